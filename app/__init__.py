@@ -1,0 +1,1 @@
+"""Parley: every interaction is a conversation, run by one executor."""

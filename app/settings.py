@@ -19,7 +19,16 @@ from pydantic_settings.sources import EnvSettingsSource
 from app.errors import ConfigurationError
 
 # Values people paste from examples; they count as unset (contract: placeholders).
-PLACEHOLDERS = ("your-", "your_", "changeme", "change-me", "xxx", "sk-...", "<", "https://hooks.slack.com/services/your")
+PLACEHOLDERS = (
+    "your-",
+    "your_",
+    "changeme",
+    "change-me",
+    "xxx",
+    "sk-...",
+    "<",
+    "https://hooks.slack.com/services/your",
+)
 
 
 def is_placeholder(value: str) -> bool:
@@ -223,10 +232,15 @@ class GivenSettings(Settings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The arguments."""
-        del settings_cls
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
 

@@ -1,0 +1,75 @@
+"""Agents and tools with their immutable versions."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, Owned, in_workspace, points_at, unique_in_workspace
+
+
+class Agent(Owned, Base):
+    """A named agent; what it is stands in its versions."""
+
+    __tablename__ = "agents"
+    __table_args__ = (
+        unique_in_workspace(),
+        in_workspace(),
+        Index("uq_agents_name", "workspace_id", "name", unique=True, postgresql_where=text("deleted_at is null")),
+    )
+
+    name: Mapped[str]
+    published_version: Mapped[int]
+    latest_version: Mapped[int]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
+class AgentVersion(Base):
+    """One version of an agent; never changed once written."""
+
+    __tablename__ = "agent_versions"
+    __table_args__ = (points_at("agents", "agent_id", ondelete="CASCADE"),)
+
+    agent_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    workspace_id: Mapped[UUID]
+    spec: Mapped[dict[str, Any]]
+    sha256: Mapped[str]
+    principal_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class RegisteredTool(Owned, Base):
+    """A tool people registered at run time; built-in tools are code."""
+
+    __tablename__ = "tools"
+    __table_args__ = (
+        unique_in_workspace(),
+        in_workspace(),
+        Index("uq_tools_name", "workspace_id", "name", unique=True, postgresql_where=text("deleted_at is null")),
+    )
+
+    name: Mapped[str]
+    kind: Mapped[str]
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    published_version: Mapped[int]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
+class ToolVersion(Base):
+    """One version of a registered tool, named by the hash of its content."""
+
+    __tablename__ = "tool_versions"
+    __table_args__ = (points_at("tools", "tool_id", ondelete="CASCADE"),)
+
+    tool_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    workspace_id: Mapped[UUID]
+    spec: Mapped[dict[str, Any]]
+    sha256: Mapped[str]
+    principal_id: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
