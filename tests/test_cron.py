@@ -1,0 +1,356 @@
+"""Crontab rules, against hand-worked cases and a brute-force minute matcher that shares no code with them."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from app.cron import describe, due_between, next_after, parse, preview, zone
+from app.errors import InvalidRequest, InvalidSchedule, InvalidTimezone
+
+BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def local(timezone: str, text: str, fold: int = 0) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(timezone), fold=fold).astimezone(UTC)
+
+
+def upcoming(expression: str, timezone: str, after: datetime, count: int) -> list[str]:
+    """The next instants, each asked for by itself as the scheduler does, as local time with offset."""
+    found: list[str] = []
+    for _ in range(count):
+        after = next_after(expression, timezone, after)
+        found.append(after.astimezone(ZoneInfo(timezone)).strftime("%m-%d %H:%M%z"))
+    return found
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "plain"),
+    [
+        ("0 9 * * *", "0 9 * * *"),
+        ("  0   9\t* * mon-Fri ", "0 9 * * 1-5"),
+        ("@daily", "0 0 * * *"),
+        ("@Midnight", "0 0 * * *"),
+        ("@hourly", "0 * * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+        ("4-4/2 * * * *", "4 * * * *"),
+        ("*/15,7 08-18/2 1,15 JAN,jun-AUG 7", "*/15,7 8-18/2 1,15 1,6-8 7"),
+    ],
+)
+def test_an_expression_is_read(expression: str, plain: str) -> None:
+    assert parse(expression).plain == plain
+
+
+@pytest.mark.parametrize(
+    ("expression", "hint"),
+    [
+        ("", "0 fields"),
+        ("0 9 * *", "4 fields"),
+        ("0 0 9 * * *", "6 fields"),
+        ("@reboot", "@daily"),
+        ("@every 5m", "@daily"),
+        ("60 * * * *", "minute: '60' is not valid; use 0 to 59"),
+        ("* 24 * * *", "hour"),
+        ("* * 0 * *", "day of month"),
+        ("* * 32 * *", "day of month"),
+        ("* * * 13 *", "month: '13'"),
+        ("* * * FOO *", "JAN to DEC"),
+        ("* * * * 8", "day of week"),
+        ("0 0 L * *", "day of month: 'L'"),
+        ("0 0 LW * *", "day of month"),
+        ("0 0 15W * *", "day of month"),
+        ("0 0 * * 5L", "day of week"),
+        ("0 0 * * MON#2", "day of week"),
+        ("0 0 ? * MON", "day of month: '?'"),
+        ("*/0 * * * *", "a step must be 1 or more"),
+        ("*-5 * * * *", "minute"),
+        ("1,,2 * * * *", "minute: ''"),
+        ("-1 * * * *", "minute"),
+        ("1-2-3 * * * *", "minute"),
+        ("5/ * * * *", "minute"),
+        ("0 22-2 * * *", "backwards"),
+        ("0 0 * * FRI-MON", "backwards"),
+        ("٥ * * * *", "minute"),
+        ("* * * * *\x00", "day of week"),
+        ("0 0 31 2 *", "never comes due"),
+        ("0 0 30,31 2 *", "never comes due"),
+        ("0 0 31 4,6,9,11 *", "never comes due"),
+        ("* " * 200, "longer than"),
+        ("; drop table", "3 fields"),
+    ],
+)
+def test_what_is_not_crontab_is_refused_with_what_would_be(expression: str, hint: str) -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        parse(expression)
+    assert caught.value.field == "schedule_expression"
+    assert hint in caught.value.detail
+
+
+def test_a_leap_day_is_due_though_rarely() -> None:
+    assert next_after("0 0 29 2 *", "UTC", at("2026-01-01")) == at("2028-02-29")
+
+
+@pytest.mark.parametrize(
+    "name", ["Mars/Olympus", "Europe", "", "../etc/passwd", "/etc/localtime", "CET\x00", "UTC+25:00"]
+)
+def test_a_zone_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(InvalidTimezone) as caught:
+        zone(name)
+    assert caught.value.field == "timezone"
+
+
+def test_a_mistyped_zone_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InvalidTimezone, match="did you mean Europe/Berlin"):
+        zone("Europe/Berlinn")
+
+
+@pytest.mark.parametrize("year", [1, 1969, 2400, 9999])
+def test_an_instant_out_of_reach_is_refused(year: int) -> None:
+    with pytest.raises(InvalidRequest, match="1970 to 2399"):
+        next_after("@daily", "UTC", datetime(year, 6, 1, tzinfo=UTC))
+
+
+# --- next instants -------------------------------------------------------------------------------
+
+
+def test_sunday_is_0_and_7_and_monday_is_1() -> None:
+    monday = at("2026-11-16T12:00")
+    assert next_after("0 0 * * 0", "UTC", monday) == next_after("0 0 * * 7", "UTC", monday) == at("2026-11-22")
+    assert upcoming("0 0 * * 1-5", "UTC", monday, 5) == [f"11-{day} 00:00+0000" for day in (17, 18, 19, 20, 23)]
+
+
+def test_a_day_of_month_or_a_day_of_week_when_both_are_named() -> None:
+    found = upcoming("0 0 13 * FRI", "UTC", at("2026-11-07"), 4)
+    assert found == ["11-13 00:00+0000", "11-20 00:00+0000", "11-27 00:00+0000", "12-04 00:00+0000"]
+    assert upcoming("0 0 15 * FRI", "UTC", at("2026-11-14"), 2) == ["11-15 00:00+0000", "11-20 00:00+0000"]
+
+
+def test_a_star_in_a_day_field_means_both() -> None:
+    assert upcoming("0 0 */2 * MON", "UTC", at("2026-11-01"), 2) == ["11-09 00:00+0000", "11-23 00:00+0000"]
+
+
+def test_the_next_instant_is_strictly_later() -> None:
+    assert next_after("0 9 * * *", "UTC", at("2026-11-20T09:00")) == at("2026-11-21T09:00")
+    assert next_after("0 9 * * *", "UTC", at("2026-11-20T08:59:59.999999")) == at("2026-11-20T09:00")
+    assert next_after("* * * * *", "UTC", at("2026-11-20T09:00:00.5")) == at("2026-11-20T09:01")
+
+
+def test_due_instants_between_two_others_stop_at_the_limit() -> None:
+    after, until = at("2026-11-20T00:00"), at("2026-11-20T03:00")
+    assert due_between("@hourly", "UTC", after, until, 10) == [at(f"2026-11-20T0{hour}:00") for hour in (1, 2, 3)]
+    assert due_between("* * * * *", "UTC", after, until, 2) == [at("2026-11-20T00:01"), at("2026-11-20T00:02")]
+    assert due_between("@yearly", "UTC", after, until, 2) == []
+
+
+# --- clock changes: Berlin 2026-03-29 02:00 -> 03:00 and 2026-10-25 03:00 -> 02:00,
+# --- New York 2026-03-08 and 2026-11-01, Lord Howe (30 minutes) 2026-10-04 and 2026-04-05 -----------
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone", "start", "due"),
+    [
+        ("30 2 * * *", BERLIN, "2026-03-28T12:00", ["03-29 03:00+0200", "03-30 02:30+0200"]),
+        ("0,30 2 * * *", BERLIN, "2026-03-28T12:00", ["03-29 03:00+0200", "03-30 02:00+0200"]),
+        ("0 2,3 * * *", BERLIN, "2026-03-28T12:00", ["03-29 03:00+0200", "03-30 02:00+0200"]),
+        ("30 2,3 * * *", BERLIN, "2026-03-28T12:00", ["03-29 03:00+0200", "03-29 03:30+0200"]),
+        ("30 2 * * *", NEW_YORK, "2026-03-07T12:00", ["03-08 03:00-0400", "03-09 02:30-0400"]),
+        ("15 2 * * *", LORD_HOWE, "2026-10-03T12:00", ["10-04 02:30+1100", "10-05 02:15+1100"]),
+        ("45 2 * * *", LORD_HOWE, "2026-10-03T12:00", ["10-04 02:45+1100", "10-05 02:45+1100"]),
+        ("0 0 * * *", "America/Santiago", "2026-09-05T12:00", ["09-06 01:00-0300", "09-07 00:00-0300"]),
+    ],
+)
+def test_a_fixed_time_in_a_gap_comes_once_right_after(
+    expression: str, timezone: str, start: str, due: list[str]
+) -> None:
+    assert upcoming(expression, timezone, local(timezone, start), len(due)) == due
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone", "start", "due"),
+    [
+        ("30 2 * * *", BERLIN, "2026-10-24T12:00", ["10-25 02:30+0200", "10-26 02:30+0100"]),
+        ("0,30 2 * * *", BERLIN, "2026-10-25T01:00", ["10-25 02:00+0200", "10-25 02:30+0200", "10-26 02:00+0100"]),
+        ("30 1 * * *", NEW_YORK, "2026-10-31T12:00", ["11-01 01:30-0400", "11-02 01:30-0500"]),
+        ("45 1 * * *", LORD_HOWE, "2026-04-04T12:00", ["04-05 01:45+1100", "04-06 01:45+1030"]),
+    ],
+)
+def test_a_fixed_time_in_an_overlap_comes_once(expression: str, timezone: str, start: str, due: list[str]) -> None:
+    assert upcoming(expression, timezone, local(timezone, start), len(due)) == due
+
+
+def test_a_fixed_time_asked_for_inside_the_repeated_hour_is_not_in_the_past() -> None:
+    inside = local(BERLIN, "2026-10-25T02:10", fold=1)
+    assert upcoming("30 2 * * *", BERLIN, inside, 1) == ["10-26 02:30+0100"]
+
+
+def test_every_half_hour_keeps_its_pace_through_both_changes() -> None:
+    spring = due_between("*/30 * * * *", BERLIN, at("2026-03-28T23:00"), at("2026-03-29T03:00"), 99)
+    autumn = due_between("*/30 * * * *", BERLIN, at("2026-10-24T23:00"), at("2026-10-25T03:00"), 99)
+    for dues in (spring, autumn):
+        assert len(dues) == 8
+        assert {later - sooner for sooner, later in pairwise(dues)} == {timedelta(minutes=30)}
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone", "start", "due"),
+    [
+        ("30 */2 * * *", BERLIN, "2026-03-29T00:45", ["03-29 04:30+0200", "03-29 06:30+0200"]),
+        ("*/30 2 * * *", BERLIN, "2026-03-28T12:00", ["03-30 02:00+0200"]),
+        ("0 * * * *", LORD_HOWE, "2026-10-04T00:30", ["10-04 01:00+1030", "10-04 03:00+1100"]),
+        ("*/15 5 * * *", LORD_HOWE, "2026-10-04T00:10", ["10-04 05:00+1100", "10-04 05:15+1100"]),
+        ("*/30 0 * * 0", "America/Santiago", "2026-09-05T12:00", ["09-13 00:00-0300"]),
+    ],
+)
+def test_a_star_job_skips_a_gap(expression: str, timezone: str, start: str, due: list[str]) -> None:
+    assert upcoming(expression, timezone, local(timezone, start), len(due)) == due
+
+
+@pytest.mark.parametrize(
+    ("expression", "timezone", "start", "due"),
+    [
+        ("0 * * * *", BERLIN, "2026-10-25T01:30", ["10-25 02:00+0200", "10-25 02:00+0100", "10-25 03:00+0100"]),
+        ("*/30 1 * * *", LORD_HOWE, "2026-04-05T00:50", ["04-05 01:00+1100", "04-05 01:30+1100", "04-05 01:30+1030"]),
+        ("*/15 2 * * *", LORD_HOWE, "2026-04-05T00:10", ["04-05 02:00+1030", "04-05 02:15+1030"]),
+    ],
+)
+def test_a_star_job_repeats_in_an_overlap(expression: str, timezone: str, start: str, due: list[str]) -> None:
+    assert upcoming(expression, timezone, local(timezone, start), len(due)) == due
+
+
+# --- the oracle ------------------------------------------------------------------------------------
+
+
+def test_random_expressions_agree_with_a_minute_by_minute_search() -> None:
+    rng = random.Random(20261120)
+    starts = [(BERLIN, "2026-03-27T07:13"), (BERLIN, "2026-10-23T20:41"), (NEW_YORK, "2026-10-31T03:05")]
+    starts += [(LORD_HOWE, "2026-04-04T01:01"), (LORD_HOWE, "2026-10-02T23:59"), ("UTC", "2026-02-27T11:30")]
+    for _ in range(240):
+        expression = random_expression(rng)
+        timezone, text = rng.choice(starts)
+        start = local(timezone, text)
+        until = start + timedelta(days=3)
+        expected = list(islice(brute(expression, timezone, start, until), 300))
+        assert due_between(expression, timezone, start, until, 300) == expected, (expression, timezone, text)
+
+
+def random_expression(rng: random.Random) -> str:
+    bounds = [(0, 59), (0, 5), (1, 31), (1, 12), (0, 7)]
+    return " ".join(random_field(rng, low, high, starry=0.25 + 0.15 * at) for at, (low, high) in enumerate(bounds))
+
+
+def random_field(rng: random.Random, low: int, high: int, starry: float) -> str:
+    if rng.random() < starry:
+        return rng.choice(["*", "*", f"*/{rng.randint(1, 4)}"])
+    return ",".join(random_item(rng, low, high) for _ in range(rng.choice([1, 1, 2, 3])))
+
+
+def random_item(rng: random.Random, low: int, high: int) -> str:
+    first, last = sorted((rng.randint(low, high), rng.randint(low, high)))
+    return rng.choice([f"{first}", f"{first}-{last}", f"{first}-{last}/{rng.randint(1, 5)}"])
+
+
+def members(text: str, low: int, high: int) -> set[int]:
+    found: set[int] = set()
+    for item in text.split(","):
+        span, _, step = item.partition("/")
+        first, _, last = (f"{low}-{high}" if span == "*" else span).partition("-")
+        found |= set(range(int(first), int(last or first) + 1, int(step or 1)))
+    return found
+
+
+def brute(expression: str, timezone: str, start: datetime, until: datetime) -> Iterator[datetime]:
+    """Every minute's wall time is looked at; fixed times also stand for those the clock jumped over."""
+    fields = expression.split()
+    minutes, hours, days, months, weekdays = (
+        members(text, low, high)
+        for text, (low, high) in zip(fields, [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)], strict=True)
+    )
+    both = fields[2].startswith("*") or fields[4].startswith("*")
+    fixed = not fields[0].startswith("*") and not fields[1].startswith("*")
+
+    def matches(wall: datetime) -> bool:
+        by_day, by_weekday = wall.day in days, bool({wall.isoweekday(), wall.isoweekday() % 7} & weekdays)
+        day = (by_day and by_weekday) if both else (by_day or by_weekday)
+        return day and wall.minute in minutes and wall.hour in hours and wall.month in months
+
+    where, minute = ZoneInfo(timezone), timedelta(minutes=1)
+    now = start.replace(second=0)
+    latest = now.astimezone(where).replace(tzinfo=None)
+    while (now := now + minute) <= until:
+        wall = now.astimezone(where).replace(tzinfo=None)
+        if not fixed:
+            due = matches(wall)
+        else:
+            due = any(matches(latest + minute * step) for step in range(1, (wall - latest) // minute + 1))
+            latest = max(latest, wall)
+        if due:
+            yield now
+
+
+# --- for people -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("0 9 * * MON-FRI", "At 09:00, Monday through Friday (Europe/Berlin)"),
+        ("0 0 1,15 * 1", "At 00:00, on day 1 and 15 of the month, or on Monday (Europe/Berlin)"),
+        ("0 0 */2 * 1", "At 00:00, every 2 days, and only on Monday (Europe/Berlin)"),
+        ("0 0 * * */2", "At 00:00, only on Sunday, Tuesday, Thursday, and Saturday (Europe/Berlin)"),
+        ("0 0 * * */7", "At 00:00, only on Sunday (Europe/Berlin)"),
+        ("@hourly", "Every hour (Europe/Berlin)"),
+    ],
+)
+def test_a_schedule_is_said_in_words(expression: str, words: str) -> None:
+    assert describe(expression, BERLIN) == words
+
+
+def notes(expression: str, timezone: str, start: str, count: int) -> list[str | None]:
+    return [due.note for due in preview(expression, timezone, count, local(timezone, start)).next]
+
+
+def test_a_preview_shows_utc_and_wall_clock() -> None:
+    shown = preview("0 9 * * *", BERLIN, 2, at("2026-11-20T00:00"))
+    assert (shown.description, shown.timezone) == ("At 09:00 (Europe/Berlin)", BERLIN)
+    assert [due.utc for due in shown.next] == [at("2026-11-20T08:00"), at("2026-11-21T08:00")]
+    assert [due.local.isoformat() for due in shown.next] == ["2026-11-20T09:00:00+01:00", "2026-11-21T09:00:00+01:00"]
+    assert [due.note for due in shown.next] == [None, None]
+
+
+def test_a_preview_notes_clock_changes() -> None:
+    forward = "clocks go forward 60 min on 2026-03-29 at 02:00"
+    assert notes("0 9 * * *", BERLIN, "2026-03-28T00:00", 3) == [None, forward, None]
+    swallowed = f"{forward}: 02:30 does not exist that day, so it runs right after"
+    assert notes("30 2 * * *", BERLIN, "2026-03-28T00:00", 3) == [None, swallowed, None]
+    assert notes("0 3 * * *", BERLIN, "2026-03-28T12:00", 1) == [forward]
+
+
+def test_a_preview_notes_repeated_times() -> None:
+    once = "02:30 comes twice on 2026-10-25; it runs at the first only"
+    assert notes("30 2 * * *", BERLIN, "2026-10-24T12:00", 1) == [once]
+    first, second, after = notes("0 * * * *", BERLIN, "2026-10-25T01:30", 3)
+    assert first == "02:00 comes twice on 2026-10-25; this is the first"
+    assert second == (
+        "clocks go back 60 min on 2026-10-25 at 03:00; 02:00 comes twice on 2026-10-25; this is the second"
+    )
+    assert after is None
+
+
+def test_a_preview_of_rare_instants_counts_changes() -> None:
+    assert notes("0 0 29 2 *", BERLIN, "2026-12-01T00:00", 2) == [
+        "clocks go forward 60 min on 2027-03-28 at 02:00; clocks go back 60 min on 2027-10-31 at 03:00",
+        "8 clock changes lie in between",
+    ]
