@@ -1,0 +1,20 @@
+"""PostgreSQL and Valkey from wheels, and the whole of Parley in one supervised process tree."""
+
+from app.embedded.home import Home, Run, running
+from app.embedded.postgres import PostgresServer, start_postgres
+from app.embedded.processes import Child, Process
+from app.embedded.servers import Servers
+from app.embedded.valkey import ValkeyServer, start_valkey
+
+__all__ = [
+    "Child",
+    "Home",
+    "PostgresServer",
+    "Process",
+    "Run",
+    "Servers",
+    "ValkeyServer",
+    "running",
+    "start_postgres",
+    "start_valkey",
+]
