@@ -358,6 +358,19 @@ class EgressRefused(ToolError):
     code = "egress_refused"
 
 
+class EgressFailed(ToolError):
+    """The address could not be reached or did not answer properly."""
+
+    code = "egress_failed"
+    retryable = True
+
+
+class ResponseTooLarge(ToolError):
+    """The answer is longer than this tool may read."""
+
+    code = "response_too_large"
+
+
 # --- the machine ----------------------------------------------------------------------------------
 
 
