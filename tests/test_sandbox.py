@@ -253,7 +253,7 @@ async def test_the_wall_clock_counts_work_and_sleep_together() -> None:
     code += "        pass\n    time.sleep(0.9)\n    return 1"
     outcome = await run(code, {}, Limits(seconds=1))
     assert outcome.error == "TimeoutError: it ran longer than 1 s"
-    assert outcome.duration_ms < 1700
+    assert outcome.duration_ms < 3000
 
 
 async def test_run_refuses_imports_too() -> None:
