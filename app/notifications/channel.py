@@ -1,0 +1,70 @@
+"""What a channel is: where a notice may go, and one `send`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+from app.credentials import Box
+from app.egress import Egress
+from app.notifications.config import NotificationConfig
+from app.notifications.notice import Notice
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Means:
+    """What channels send with."""
+
+    settings: Settings
+    egress: Egress
+    box: Box
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a notice goes, as it may be shown; `problem` says why it can't go there."""
+
+    label: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One notice on its way to one address."""
+
+    delivery_id: UUID
+    address: str
+    message_id: str
+    notice: Notice
+    # The task's stored config: a channel takes its sealed address from here when it sends.
+    config: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """A finished hand-over; `detail` is for people, if there is something to say."""
+
+    detail: str | None = None
+
+
+class Channel(Protocol):
+    """One way to reach people."""
+
+    def __init__(self, means: Means) -> None:
+        """Take what is needed to send; connects to nothing yet."""
+        ...
+
+    @staticmethod
+    def addresses(config: NotificationConfig, *, default_slack: bool) -> list[Address]:
+        """Where a config sends to by this channel."""
+        ...
+
+    async def send(self, envelope: Envelope) -> SendResult:
+        """Hand one notice over.
+
+        Raises:
+            DeliveryFailed: it may work later.
+            DeliveryRefused: it never will.
+        """
+        ...

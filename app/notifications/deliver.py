@@ -1,0 +1,184 @@
+"""The outbox: rows in, messages out.
+
+A delivery is claimed with a lease and a fence of its own, sent while no transaction is open, and then
+marked. A sender that dies in between leaves a lease that runs out: the message may then go out twice,
+under the same Message-ID, but never not at all.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from app.db import Connection, Database, Row, affected
+from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
+from app.notifications.channel import Channel, Envelope, Means, SendResult
+from app.notifications.notice import Notice
+from app.notifications.plan import PlannedDelivery
+from app.notifications.registry import CHANNELS
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_ATTEMPTS = 8
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 3600.0
+LONGEST_RETRY_AFTER_SECONDS = 86_400.0
+MAX_ERROR = 500
+# A send is given up well before its lease runs out, so that nobody else begins while it may still land.
+SEND_SECONDS, LEASE_SECONDS = 45.0, 75.0
+
+INSERT = """
+insert into deliveries (id, workspace_id, conversation_id, event_seq, event, run_id, task_id, channel, address,
+    state, reason, message_id, dedup_key, payload)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+on conflict do nothing
+"""
+# One sender per delivery: the lock, the lease and the raised fence are taken in one statement.
+CLAIM = """
+with due as (
+    select id from deliveries
+    where (state = 'pending' and next_attempt_at <= now()) or (state = 'sending' and lease_until < now())
+    order by next_attempt_at limit $1 for no key update skip locked
+)
+update deliveries d
+set state = 'sending', fence = d.fence + 1, attempts = d.attempts + 1, lease_until = now() + make_interval(secs => $2)
+from due where d.id = due.id
+returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event, d.channel, d.address, d.message_id,
+    d.payload, d.fence, d.attempts,
+    (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config
+"""
+# Only the holder of the last fence says how it went.
+SENT = """
+update deliveries set state = 'sent', sent_at = now(), reason = $3, last_error = null, lease_until = null,
+    next_attempt_at = null
+where id = $1 and fence = $2 and state = 'sending'
+"""
+AGAIN = """
+update deliveries set state = 'pending', last_error = $3, lease_until = null,
+    next_attempt_at = now() + make_interval(secs => $4)
+where id = $1 and fence = $2 and state = 'sending'
+"""
+DEAD = """
+update deliveries set state = 'dead', last_error = $3, lease_until = null, next_attempt_at = null
+where id = $1 and fence = $2 and state = 'sending'
+"""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A delivery this process may send, until its lease runs out."""
+
+    id: UUID
+    channel: str
+    fence: int
+    attempts: int
+    row: Row = field(repr=False)
+
+    @classmethod
+    def of_row(cls, row: Row) -> Self:
+        """Take a claimed row; what it is about is read when it is sent, so that a bad one spoils no batch."""
+        return cls(row["id"], row["channel"], row["fence"], row["attempts"], row)
+
+    def envelope(self) -> Envelope:
+        """What the channel is handed."""
+        row = self.row
+        return Envelope(row["id"], row["address"], row["message_id"], Notice.of_row(row), row["config"])
+
+
+async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDelivery]) -> None:
+    """Write planned deliveries in the caller's transaction; one planned before is left as it is."""
+    for delivery in planned:
+        await conn.execute(INSERT, uuid7(), *_columns(notice, delivery))
+
+
+async def claim(conn: Connection, limit: int) -> list[Claimed]:
+    """Take up to `limit` due deliveries, those of dead senders among them."""
+    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, limit, LEASE_SECONDS)]
+
+
+def retry_delay(attempts: int, retry_after: float | None = None) -> float:
+    """Seconds to wait after that many attempts: doubling with jitter, and never less than was asked for."""
+    backoff = FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 20) * random.uniform(0.75, 1.25)
+    return max(min(backoff, LONGEST_RETRY_SECONDS), min(retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS))
+
+
+class Sender:
+    """Sends what is due; one per worker process."""
+
+    def __init__(self, database: Database, means: Means) -> None:
+        """Send by every registered channel."""
+        self._database = database
+        self._channels: dict[str, Channel] = {name: kind(means) for name, kind in CHANNELS.items()}
+
+    async def send_due(self, limit: int = 20) -> int:
+        """Claim and send one batch; answers how many were claimed, so that a caller goes on while there are any.
+
+        Raises:
+            DatabaseUnavailable: when PostgreSQL is away; what was sent meanwhile is sent again later.
+        """
+        async with self._database.connection() as conn:
+            claimed = await claim(conn, limit)
+        done = await asyncio.gather(*map(self._deliver, claimed), return_exceptions=True)
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return len(claimed)
+
+    async def _deliver(self, claimed: Claimed) -> None:
+        try:
+            result = await self._send(claimed)
+        except ParleyError as error:
+            await self._failed(claimed, error)
+        except Exception as error:
+            log.exception("delivery.broke", delivery_id=str(claimed.id), channel=claimed.channel)
+            await self._failed(claimed, DeliveryFailed(f"{type(error).__name__} while sending; see the server's log"))
+        else:
+            await self._mark(SENT, claimed, result.detail)
+            log.info("delivery.sent", delivery_id=str(claimed.id), channel=claimed.channel)
+
+    async def _send(self, claimed: Claimed) -> SendResult:
+        if claimed.attempts > MAX_ATTEMPTS:
+            raise DeliveryRefused(f"given up: {MAX_ATTEMPTS} senders ended while sending this")
+        channel = self._channels.get(claimed.channel)
+        if channel is None:
+            raise DeliveryRefused(f"this version has no channel {claimed.channel!r}")
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                return await channel.send(claimed.envelope())
+        except TimeoutError as error:
+            raise DeliveryFailed(f"no answer within {SEND_SECONDS:g} s") from error
+
+    async def _failed(self, claimed: Claimed, error: ParleyError) -> None:
+        said = error.detail[:MAX_ERROR]
+        final = not error.retryable or claimed.attempts >= MAX_ATTEMPTS
+        log.warning("delivery.failed", delivery_id=str(claimed.id), final=final, error=said)
+        if final:
+            await self._mark(DEAD, claimed, said)
+        else:
+            await self._mark(AGAIN, claimed, said, retry_delay(claimed.attempts, error.retry_after))
+
+    async def _mark(self, statement: str, claimed: Claimed, *values: Any) -> None:
+        if not affected(await self._database.execute(statement, claimed.id, claimed.fence, *values)):
+            log.warning("delivery.lease_lost", delivery_id=str(claimed.id))
+
+
+def _columns(notice: Notice, delivery: PlannedDelivery) -> tuple[Any, ...]:
+    return (
+        notice.workspace_id,
+        notice.conversation_id,
+        delivery.event_seq,
+        delivery.event,
+        notice.run_id,
+        notice.task_id,
+        delivery.channel,
+        delivery.address,
+        delivery.state,
+        delivery.reason,
+        delivery.message_id,
+        delivery.dedup_key,
+        delivery.payload,
+    )

@@ -1,0 +1,140 @@
+"""E-mail: by SMTP, or captured in the outbox folder when no server is set."""
+
+import asyncio
+import os
+import re
+import socket
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, parseaddr
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiosmtplib
+
+from app.errors import DeliveryFailed, DeliveryRefused
+from app.notifications.channel import Address, Envelope, Means, SendResult
+from app.notifications.config import NotificationConfig
+from app.notifications.render import render_mail
+from app.notifications.text import one_line
+from app.settings import Settings, is_loopback
+
+TIMEOUT_SECONDS = 20.0
+TLS_PORT, SUBMISSION_PORT = 465, 587
+
+
+class EmailChannel:
+    """One mail per address; the mails of a conversation make one thread."""
+
+    def __init__(self, means: Means) -> None:
+        """Send by the server of the settings."""
+        self._settings = means.settings
+
+    @staticmethod
+    def addresses(config: NotificationConfig, *, default_slack: bool) -> list[Address]:
+        """The addresses of the config."""
+        del default_slack
+        return [Address(address) for address in config.email_address or []]
+
+    async def send(self, envelope: Envelope) -> SendResult:
+        """Hand one mail to the server, or to the outbox folder."""
+        message = await asyncio.to_thread(compose, envelope, self._settings.smtp_from_email)
+        if self._settings.smtp_host is None:
+            path = await asyncio.to_thread(capture, message, self._settings.parley_home / "outbox")
+            return SendResult(f"captured in {path}: SMTP_HOST is not set, so no mail was sent")
+        await _submit(message, self._settings)
+        return SendResult()
+
+
+def compose(envelope: Envelope, sender: str) -> EmailMessage:
+    """The mail of a delivery.
+
+    Raises:
+        DeliveryRefused: when an address can't be put in a header.
+    """
+    notice = envelope.notice
+    mail = render_mail(notice)
+    thread = thread_id(notice.conversation_id, envelope.message_id)
+    message = EmailMessage(policy=SMTP)
+    try:
+        message["From"] = sender
+        message["To"] = envelope.address
+        message["Subject"] = mail.subject
+        message["Date"] = format_datetime(datetime.now(UTC))
+        message["Message-ID"] = envelope.message_id
+        message["In-Reply-To"] = thread
+        message["References"] = thread
+        message["Auto-Submitted"] = "auto-generated"
+        message["X-Auto-Response-Suppress"] = "All"
+        message["Precedence"] = "bulk"
+        message["X-Parley-Event"] = notice.event
+        message["X-Parley-Conversation"] = str(notice.conversation_id)
+        message["X-Parley-Run"] = str(notice.run_id)
+    except ValueError as error:
+        raise DeliveryRefused(f"the mail can't be addressed: {one_line(str(error), 200)}") from error
+    message.set_content(mail.text, cte="quoted-printable")
+    message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
+    return message
+
+
+def thread_id(conversation_id: UUID, message_id: str) -> str:
+    """The Message-ID that all mails of a conversation answer to; the mail itself is never sent."""
+    return f"<{conversation_id}@{message_id.strip('<>').rpartition('@')[2]}>"
+
+
+def capture(message: EmailMessage, folder: Path) -> Path:
+    """Keep a mail as an .eml file, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    name = re.sub(r"[^A-Za-z0-9-]", "", message["Message-ID"].rpartition("@")[0])
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{name}.eml"
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(message.as_bytes())
+    os.replace(partial, path)
+    return path
+
+
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """Host, port, security and login for aiosmtplib.
+
+    Without `SMTP_SECURITY` the port decides: 465 is TLS, 587 needs STARTTLS, any other uses STARTTLS
+    where offered - but a password is never sent over a plain connection to another machine.
+    """
+    security = settings.smtp_security
+    port = settings.smtp_port or (TLS_PORT if security == "tls" else SUBMISSION_PORT)
+    if security is None and port in (TLS_PORT, SUBMISSION_PORT):
+        security = "tls" if port == TLS_PORT else "starttls"
+    host = settings.smtp_host or "localhost"
+    opportunistic = True if settings.smtp_username and not is_loopback(host) else None
+    return {
+        "hostname": host,
+        "port": port,
+        "use_tls": security == "tls",
+        "start_tls": {"tls": False, "starttls": True, "none": False}.get(security or "", opportunistic),
+        "username": settings.smtp_username,
+        "password": settings.smtp_password.get_secret_value() if settings.smtp_password else None,
+        "timeout": TIMEOUT_SECONDS,
+        # The default asks DNS for this machine's name and blocks meanwhile.
+        "local_hostname": socket.gethostname(),
+    }
+
+
+async def _submit(message: EmailMessage, settings: Settings) -> None:
+    sender = parseaddr(settings.smtp_from_email)[1]
+    try:
+        await aiosmtplib.send(message, sender=sender, **connection_options(settings))
+    except aiosmtplib.SMTPRecipientsRefused as error:
+        raise _failure(error.recipients[0]) from error
+    except aiosmtplib.SMTPResponseException as error:
+        raise _failure(error) from error
+    except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+        said = one_line(str(error), 300) or type(error).__name__
+        raise DeliveryFailed(f"the mail server could not be used: {said}") from error
+    except ValueError as error:
+        raise DeliveryRefused(f"the mail can't be sent: {one_line(str(error), 200)}") from error
+
+
+def _failure(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed | DeliveryRefused:
+    said = f"the mail server answered {error.code} {one_line(error.message, 300)}"
+    return DeliveryRefused(said) if error.code >= 500 else DeliveryFailed(said)

@@ -1,0 +1,93 @@
+"""A notice: what happened, with everything a message about it needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from app.notifications.config import EventName
+
+# The conversation's events that can be told to people, by the name a config knows them under.
+RULES: dict[str, EventName] = {
+    "run.started": "started",
+    "run.progress": "progress",
+    "run.waiting": "waiting",
+    "run.completed": "completed",
+    "run.failed": "failed",
+    "run.cancelled": "cancelled",
+    "run.recovered": "recovered",
+    "budget.reached": "budget",
+}
+# How a run ended, or that it needs somebody: what a config leaves out here is recorded as suppressed.
+OUTCOMES: frozenset[EventName] = frozenset({"waiting", "completed", "failed", "cancelled"})
+# The conversation keeps the whole text; a message needs no more than this.
+MAX_TEXT, MAX_TITLE, MAX_ERROR = 20_000, 300, 2_000
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One event of a run, as it is told to people."""
+
+    event: str
+    workspace_id: UUID
+    conversation_id: UUID
+    run_id: UUID
+    event_seq: int
+    title: str
+    base_url: str
+    task_id: UUID | None = None
+    text: str = ""
+    error: str | None = None
+    agent: str = ""
+    model: str = ""
+    finished_at: datetime | None = None
+    quiet: str | None = None
+
+    @property
+    def rule(self) -> EventName | None:
+        """The event's name in a config; None for one that is never told."""
+        return RULES.get(self.event)
+
+    @property
+    def by_demo(self) -> bool:
+        """Whether the offline demo model speaks here."""
+        return self.model.partition(":")[0] == "demo"
+
+    @property
+    def read_url(self) -> str:
+        """The page where the conversation is read and answered."""
+        return f"{self.base_url.rstrip('/')}/ui/conversations/{self.conversation_id}"
+
+    @property
+    def api_url(self) -> str:
+        """The run in the API."""
+        return f"{self.base_url.rstrip('/')}/runs/{self.run_id}"
+
+    @property
+    def mute_url(self) -> str | None:
+        """Where the task is disabled, if a task is behind this."""
+        return f"{self.base_url.rstrip('/')}/tasks/{self.task_id}/disable" if self.task_id else None
+
+    def payload(self) -> dict[str, Any]:
+        """The notice as a delivery row keeps it: size-capped, plain JSON."""
+        return {
+            "event_seq": self.event_seq,
+            "title": self.title[:MAX_TITLE],
+            "base_url": self.base_url,
+            "text": self.text[: MAX_TEXT + 1],
+            "error": self.error[:MAX_ERROR] if self.error else None,
+            "agent": self.agent,
+            "model": self.model,
+            "finished_at": self.finished_at.isoformat() if self.finished_at else None,
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Self:
+        """The notice of a delivery row: `event, workspace_id, conversation_id, run_id, task_id, payload`."""
+        # Rows of a newer version, written while servers are being replaced, may hold more.
+        known = {field.name for field in fields(cls)}
+        kept = {name: value for name, value in row["payload"].items() if name in known}
+        ids = {name: row[name] for name in ("event", "workspace_id", "conversation_id", "run_id", "task_id")}
+        at = kept.pop("finished_at", None)
+        return cls(**kept, **ids, finished_at=datetime.fromisoformat(at) if at else None)

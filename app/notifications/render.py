@@ -1,0 +1,62 @@
+"""A notice as a mail: HTML and plain text from the templates."""
+
+from dataclasses import dataclass
+from datetime import UTC
+from functools import cache
+from typing import Any
+
+from css_inline import CSSInliner
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from app.notifications.notice import Notice
+from app.notifications.text import one_line, plain, safe_html
+from app.notifications.words import body_of, headline, signature, why
+
+MAX_SUBJECT = 150
+
+
+@dataclass(frozen=True)
+class Mail:
+    """The parts of a mail that are for the reader."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def render_mail(notice: Notice) -> Mail:
+    """Subject, plain text and HTML of a notice."""
+    body = body_of(notice)
+    words = _words(notice)
+    text = _templates().get_template("notice.txt.j2").render(words, body=plain(body))
+    html = _templates().get_template("notice.html.j2").render(words, body=Markup(safe_html(body)))  # noqa: S704 - sanitised
+    return Mail(words["headline"], text, _inliner().inline(html))
+
+
+def _words(notice: Notice) -> dict[str, Any]:
+    finished = notice.finished_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if notice.finished_at else ""
+    return {
+        "headline": one_line(headline(notice), MAX_SUBJECT),
+        "signature": one_line(signature(notice), 500),
+        "finished": finished,
+        "read_url": notice.read_url,
+        "api_url": notice.api_url,
+        "why": why(notice),
+    }
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("app.notifications"),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+@cache
+def _inliner() -> CSSInliner:
+    return CSSInliner(load_remote_stylesheets=False)

@@ -1,0 +1,87 @@
+"""Slack, by an incoming webhook: the task's own, or the server's default."""
+
+from app.egress import Response
+from app.errors import (
+    ConfigurationError,
+    DeliveryFailed,
+    DeliveryRefused,
+    EgressFailed,
+    EgressRefused,
+    ToolError,
+    Unreadable,
+)
+from app.notifications.channel import Address, Envelope, Means, SendResult
+from app.notifications.config import NotificationConfig, slack_url
+from app.notifications.slack_message import render_slack
+
+TIMEOUT_SECONDS = 15.0
+RETRYABLE_STATUSES = frozenset({408, 425, 429})
+MAX_ANSWER_BYTES = 100_000
+DEFAULT_LABEL = "slack:default"
+
+
+class SlackChannel:
+    """Posts to an incoming webhook. The URL is a secret: no row, log or error holds it."""
+
+    def __init__(self, means: Means) -> None:
+        """Post through the egress guard."""
+        self._means = means
+
+    @staticmethod
+    def addresses(config: NotificationConfig, *, default_slack: bool) -> list[Address]:
+        """The task's webhook by its mask, else the server's."""
+        if config.slack_webhook_url:
+            return [Address(f"slack:{config.slack_webhook_url}")]
+        problem = None if default_slack else "the task has no slack_webhook_url and SLACK_WEBHOOK_URL is not set"
+        return [Address(DEFAULT_LABEL, problem)]
+
+    async def send(self, envelope: Envelope) -> SendResult:
+        """Post one notice."""
+        url, is_default = self._url(envelope)
+        try:
+            response = await self._means.egress.fetch(
+                "POST",
+                url,
+                json=render_slack(envelope.notice),
+                timeout_seconds=TIMEOUT_SECONDS,
+                max_bytes=MAX_ANSWER_BYTES,
+                operator_url=is_default,
+            )
+        except EgressRefused as error:
+            raise DeliveryRefused(error.detail) from error
+        except EgressFailed as error:
+            raise DeliveryFailed(error.detail) from error
+        except ToolError:
+            return SendResult("Slack's answer was too long to read")
+        return _judge(response)
+
+    def _url(self, envelope: Envelope) -> tuple[str, bool]:
+        notice, settings = envelope.notice, self._means.settings
+        if envelope.address == DEFAULT_LABEL:
+            if settings.slack_webhook_url is None:
+                raise DeliveryRefused("SLACK_WEBHOOK_URL is not set any more")
+            return settings.slack_webhook_url.get_secret_value(), True
+        if notice.task_id is None:
+            raise DeliveryRefused("no task is left to take the Slack URL from")
+        try:
+            url = slack_url(envelope.config, self._means.box, workspace=notice.workspace_id, task=notice.task_id)
+        except (Unreadable, ConfigurationError) as error:
+            raise DeliveryRefused(f"the task's Slack URL can't be read: {error.detail}") from error
+        if url is None:
+            raise DeliveryRefused("the task has no Slack URL any more")
+        return url, False
+
+
+def _judge(response: Response) -> SendResult:
+    status = response.status
+    if 200 <= status < 300:
+        return SendResult()
+    said = f"Slack answered {status} {' '.join(response.text.split())[:200]}".rstrip()
+    if status in RETRYABLE_STATUSES or status >= 500:
+        raise DeliveryFailed(said, retry_after=_retry_after(response))
+    raise DeliveryRefused(said)
+
+
+def _retry_after(response: Response) -> float | None:
+    value = response.headers.get("retry-after", "").strip()
+    return float(value) if value.isascii() and value.isdigit() else None

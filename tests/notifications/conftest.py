@@ -1,0 +1,73 @@
+"""Notices, channels and the real servers they talk to."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.credentials import Box
+from app.egress import Egress
+from app.notifications.channel import Envelope, Means
+from app.notifications.notice import Notice
+from app.notifications.plan import message_id
+from app.settings import Settings
+from tests.notifications.servers import SlackStandIn
+
+WORKSPACE, CONVERSATION, RUN, TASK, DELIVERY = (UUID(int=number) for number in range(1, 6))
+
+
+def make_notice(**values: Any) -> Notice:
+    known: dict[str, Any] = {
+        "event": "run.completed",
+        "workspace_id": WORKSPACE,
+        "conversation_id": CONVERSATION,
+        "run_id": RUN,
+        "event_seq": 7,
+        "title": "Daily report",
+        "base_url": "https://parley.example.com",
+        "task_id": TASK,
+        "text": "All is **well**.",
+        "agent": "assistant",
+        "model": "openai:gpt-5",
+    }
+    return Notice(**known | values)
+
+
+def make_envelope(notice: Notice, address: str = "user@example.com", **values: Any) -> Envelope:
+    return Envelope(DELIVERY, address, message_id("one", notice.base_url), notice, **values)
+
+
+def make_settings(home: Path, **values: Any) -> Settings:
+    keys = f"k1:{base64.b64encode(bytes(32)).decode()}"
+    return Settings.of(parley_home=home, parley_encryption_keys=keys, **values)
+
+
+@pytest.fixture
+async def means(tmp_path: Path) -> AsyncIterator[Callable[..., Means]]:
+    """Makes what channels send with from settings."""
+    opened: list[Egress] = []
+
+    def make(**values: Any) -> Means:
+        settings = make_settings(tmp_path, **values)
+        opened.append(Egress(settings))
+        return Means(settings, opened[-1], Box.from_settings(settings))
+
+    yield make
+    await asyncio.gather(*(egress.aclose() for egress in opened))
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[SlackStandIn]:
+    """A Slack stand-in on a loopback port."""
+    async with SlackStandIn() as server:
+        yield server
+
+
+def seen(folder: Path) -> list[str]:
+    """The names in a folder, empty when there is none."""
+    return sorted(os.listdir(folder)) if folder.exists() else []

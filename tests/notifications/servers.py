@@ -1,0 +1,89 @@
+"""A Slack stand-in and an SMTP server, both real and on loopback."""
+
+import asyncio
+import json
+import socket
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any, Self, cast
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+
+@dataclass
+class SlackStandIn:
+    """Answers POSTs with the queued statuses, then with 200; keeps the bodies it got."""
+
+    answers: list[tuple[int, dict[str, str], str]] = field(default_factory=list)
+    received: list[dict[str, Any]] = field(default_factory=list)
+    port: int = 0
+    _server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/services/T0/B0/secretWXYZ"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length:")[2].split("\r\n")[0])
+        self.received.append(json.loads(await reader.readexactly(length)))
+        status, headers, body = self.answers.pop(0) if self.answers else (200, {}, "ok")
+        lines = [f"HTTP/1.1 {status} x", f"content-length: {len(body)}", "connection: close"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write("\r\n".join([*lines, "", body]).encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@dataclass
+class MailServer:
+    """Answers DATA with the queued replies, then accepts; keeps the mails it accepted."""
+
+    replies: list[str] = field(default_factory=list)
+    recipient_reply: str = "250 ok"
+    mails: list[EmailMessage] = field(default_factory=list)
+    envelopes: list[tuple[str, list[str]]] = field(default_factory=list)
+    port: int = 0
+    _server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: SMTP(self, hostname="loopback", loop=asyncio.get_running_loop()),
+            "127.0.0.1",
+            0,
+            family=socket.AF_INET,
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self.recipient_reply.startswith("2"):
+            envelope.rcpt_tos.append(address)
+        return self.recipient_reply
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        reply = self.replies.pop(0) if self.replies else "250 accepted"
+        if reply.startswith("2"):
+            mail = message_from_bytes(cast("bytes", envelope.content), policy=policy.default)
+            self.mails.append(cast("EmailMessage", mail))
+            self.envelopes.append((envelope.mail_from or "", list(envelope.rcpt_tos)))
+        return reply

@@ -1,0 +1,144 @@
+"""Mail to a real SMTP server, and into the outbox folder when there is none."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from email import message_from_bytes, policy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import DeliveryFailed, DeliveryRefused
+from app.notifications.channel import Means
+from app.notifications.email import EmailChannel, compose, connection_options
+from app.settings import Settings
+from tests.notifications.conftest import CONVERSATION, make_envelope, make_notice, seen
+from tests.notifications.servers import MailServer
+
+MakeMeans = Callable[..., Means]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[MailServer]:
+    async with MailServer() as running:
+        yield running
+
+
+def by(means: MakeMeans, server: MailServer, **values: Any) -> EmailChannel:
+    return EmailChannel(
+        means(smtp_host="127.0.0.1", smtp_port=server.port, smtp_from_email="Parley <parley@example.com>", **values)
+    )
+
+
+async def test_a_mail_arrives_with_both_bodies_and_its_thread(means: MakeMeans, server: MailServer) -> None:
+    notice = make_notice(title="Überblick ✓", text="**fett** — ☃\n.\nnach dem Punkt")
+    result = await by(means, server).send(make_envelope(notice))
+    assert result.detail is None
+    assert server.envelopes == [("parley@example.com", ["user@example.com"])]
+    (mail,) = server.mails
+    assert mail["Subject"] == "Completed: Überblick ✓"
+    assert mail["From"] == "Parley <parley@example.com>"
+    assert mail["To"] == "user@example.com"
+    assert mail["Message-ID"] == make_envelope(notice).message_id
+    assert mail["In-Reply-To"] == mail["References"] == f"<{CONVERSATION}@parley.example.com>"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    assert mail["Precedence"] == "bulk"
+    assert mail["Date"]
+    assert mail.get_content_type() == "multipart/alternative"
+    text, html = mail.iter_parts()
+    assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
+    assert "**fett** — ☃\n.\nnach dem Punkt" in text.get_content().replace("\r\n", "\n")
+    assert "<strong>fett</strong> — ☃" in html.get_content()
+
+
+async def test_a_temporary_answer_is_tried_again_under_the_same_id(means: MakeMeans, server: MailServer) -> None:
+    server.replies = ["451 try later"]
+    channel, envelope = by(means, server), make_envelope(make_notice())
+    with pytest.raises(DeliveryFailed, match="answered 451 try later") as caught:
+        await channel.send(envelope)
+    assert caught.value.retryable
+    await channel.send(envelope)
+    assert [mail["Message-ID"] for mail in server.mails] == [envelope.message_id]
+
+
+async def test_a_permanent_answer_is_final(means: MakeMeans, server: MailServer) -> None:
+    server.replies = ["554 no"]
+    with pytest.raises(DeliveryRefused, match="answered 554 no") as caught:
+        await by(means, server).send(make_envelope(make_notice()))
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize(("reply", "kind"), [("550 no such user", DeliveryRefused), ("450 greylisted", DeliveryFailed)])
+async def test_a_refused_recipient_is_judged_by_its_code(
+    means: MakeMeans, server: MailServer, reply: str, kind: type[Exception]
+) -> None:
+    server.recipient_reply = reply
+    with pytest.raises(kind, match=reply):
+        await by(means, server).send(make_envelope(make_notice()))
+    assert server.mails == []
+
+
+async def test_a_server_that_is_away_is_tried_again(means: MakeMeans) -> None:
+    async with MailServer() as gone:
+        pass
+    with pytest.raises(DeliveryFailed, match="could not be used"):
+        await by(means, gone).send(make_envelope(make_notice()))
+
+
+async def test_starttls_that_is_not_offered_sends_nothing(means: MakeMeans, server: MailServer) -> None:
+    with pytest.raises(DeliveryFailed):
+        await by(means, server, smtp_security="starttls").send(make_envelope(make_notice()))
+    assert server.mails == []
+
+
+async def test_without_a_server_mail_is_captured_and_says_so(means: MakeMeans, tmp_path: Path) -> None:
+    envelope = make_envelope(make_notice())
+    result = await EmailChannel(means()).send(envelope)
+    (name,) = seen(tmp_path / "outbox")
+    assert result.detail == f"captured in {tmp_path / 'outbox' / name}: SMTP_HOST is not set, so no mail was sent"
+    assert name.endswith(f"Z-{envelope.message_id[1:37]}.eml")
+    mail = message_from_bytes((tmp_path / "outbox" / name).read_bytes(), policy=policy.default)
+    assert mail["Message-ID"] == envelope.message_id
+    assert mail["To"] == "user@example.com"
+
+
+def test_no_header_can_be_injected() -> None:
+    title = "x\r\nBcc: all@example.com\r\n\r\nbody"
+    mail = compose(make_envelope(make_notice(title=title, event="run.failed")), "parley@example.com")
+    parsed = message_from_bytes(mail.as_bytes(), policy=policy.default)
+    assert parsed["Bcc"] is None
+    assert parsed["Subject"] == "Failed: x Bcc: all@example.com body"
+
+
+@pytest.mark.parametrize("address", ["a@example.com\r\nBcc: b@example.com", "a@example.com\nX: y"])
+def test_an_address_with_a_line_break_is_refused(address: str) -> None:
+    with pytest.raises(DeliveryRefused, match="can't be addressed"):
+        compose(make_envelope(make_notice(), address), "parley@example.com")
+
+
+def test_long_ids_and_subjects_survive_folding() -> None:
+    notice = make_notice(title="ü" * 400, base_url="https://" + "a" * 60 + ".example.com")
+    envelope = make_envelope(notice)
+    envelope = replace(envelope, message_id=f"<{'0' * 36}@{'a' * 60}.example.com>")
+    parsed = message_from_bytes(compose(envelope, "p@example.com").as_bytes(), policy=policy.default)
+    assert parsed["Message-ID"] == envelope.message_id
+    assert parsed["Subject"].startswith("Completed: üüü")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, (587, False, True)),
+        ({"smtp_port": 465}, (465, True, False)),
+        ({"smtp_port": 25}, (25, False, None)),
+        ({"smtp_port": 25, "smtp_username": "u"}, (25, False, True)),
+        ({"smtp_port": 25, "smtp_username": "u", "smtp_host": "127.0.0.1"}, (25, False, None)),
+        ({"smtp_security": "tls"}, (465, True, False)),
+        ({"smtp_security": "none"}, (587, False, False)),
+        ({"smtp_security": "none", "smtp_username": "u", "smtp_port": 25}, (25, False, False)),
+        ({"smtp_security": "starttls", "smtp_port": 2525}, (2525, False, True)),
+    ],
+)
+def test_security_is_by_setting_or_port(values: dict[str, Any], expected: tuple[int, bool, bool | None]) -> None:
+    options = connection_options(Settings.of(**{"smtp_host": "mail.example.com"} | values))
+    assert (options["port"], options["use_tls"], options["start_tls"]) == expected

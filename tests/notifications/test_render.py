@@ -1,0 +1,141 @@
+"""What a reader gets to see, and what never reaches them."""
+
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+from app.notifications.render import render_mail
+from app.notifications.slack_message import escape, mrkdwn, render_slack
+from app.notifications.text import cut, one_line, plain, safe_html
+from tests.notifications.conftest import CONVERSATION, RUN, TASK, make_notice
+
+NASTY = """# Report
+
+**bold** and [a link](https://example.com "t") and ![pixel](https://evil.example/p.gif)
+
+<script>alert(1)</script> <img src=https://evil.example/q.gif onerror=alert(1)> <iframe src="//evil"></iframe>
+
+[x](javascript:alert(1)) [y](data:text/html;base64,AAAA) <a href="https://e" style="position:fixed" onclick=x>z</a>
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+<!channel> <@U123> <https://evil.example|bank.example> & more
+"""
+
+
+def test_a_mail_says_what_happened_why_it_came_and_where_to_read() -> None:
+    mail = render_mail(make_notice(finished_at=datetime(2026, 11, 20, 9, 5, tzinfo=UTC)))
+    assert mail.subject == "Completed: Daily report"
+    for body in (mail.text, mail.html):
+        assert f"https://parley.example.com/ui/conversations/{CONVERSATION}" in body
+        assert f"https://parley.example.com/runs/{RUN}" in body
+        assert f"https://parley.example.com/tasks/{TASK}/disable" in body
+        assert "notification_config names you for completed" in body
+        assert "By agent assistant, with openai:gpt-5." in body
+        assert "Finished 2026-11-20 09:05 UTC." in body
+    assert "<strong>well</strong>" in mail.html
+    assert "All is **well**." in mail.text
+
+
+def test_styles_are_inlined() -> None:
+    mail = render_mail(make_notice())
+    assert "<style" not in mail.html
+    assert "<link" not in mail.html
+    assert 'class="button"' in mail.html
+    assert "background: #1f5fbf" in mail.html
+
+
+def test_a_failure_shows_its_error() -> None:
+    mail = render_mail(make_notice(event="run.failed", error="The model said no <b>", text="partial"))
+    assert mail.subject == "Failed: Daily report"
+    assert "The model said no <b>" in mail.text
+    assert "The model said no &lt;b&gt;" in mail.html
+    assert "partial" in mail.text
+
+
+def test_the_demo_model_is_labelled() -> None:
+    notice = make_notice(model="demo")
+    mail = render_mail(notice)
+    assert "offline demo model" in mail.text
+    assert "offline demo model" in mail.html
+    assert "offline demo model" in str(render_slack(notice))
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_nothing_active_or_remote_gets_into_the_html() -> None:
+    elements = Elements(safe_html(NASTY)).found
+    assert not {tag for tag, _ in elements} & {"script", "img", "iframe", "style", "form", "link", "object", "svg"}
+    assert {name for _, attributes in elements for name in attributes} <= {"href", "title", "rel"}
+    assert {attributes.get("href") for tag, attributes in elements if tag == "a"} <= {"https://example.com", None}
+
+
+def test_markdown_is_rendered_and_images_become_words() -> None:
+    html = safe_html(NASTY)
+    assert '<a href="https://example.com" title="t" rel="noopener noreferrer nofollow">a link</a>' in html
+    assert "[image: pixel]" in html
+    assert "evil.example/p.gif" not in html
+    assert "<td>1</td>" in html
+
+
+def test_a_title_can_not_break_the_html_or_the_subject() -> None:
+    mail = render_mail(make_notice(title="</title><script>x\r\nBcc: all@example.com\u202e\x00"))
+    assert "<script" not in mail.html
+    assert "\n" not in mail.subject
+    assert mail.subject == "Completed: </title><script>x Bcc: all@example.com"
+
+
+def test_a_huge_text_is_cut_and_says_so() -> None:
+    mail = render_mail(make_notice(text="word " * 100_000))
+    assert len(mail.html) < 40_000
+    assert "The rest is in the conversation" in mail.html
+    assert "The rest is in the conversation" in mail.text
+
+
+def test_slack_blocks_hold_the_same_and_no_live_mention() -> None:
+    body = render_slack(make_notice(title="<!here> & co", text=NASTY))
+    header, section, context = body["blocks"]
+    assert header["text"] == {"type": "plain_text", "text": "Completed: <!here> & co", "emoji": False}
+    assert body["text"] == "Completed: &lt;!here&gt; &amp; co"
+    text = section["text"]["text"]
+    assert "*Report*" in text
+    assert "*bold*" in text
+    assert "&lt;!channel&gt; &lt;@U123&gt; &lt;https://evil.example|bank.example&gt; &amp; more" in text
+    assert "p.gif" not in text
+    assert "<javascript" not in text
+    assert section["text"]["verbatim"] is True
+    links, why = (element["text"] for element in context["elements"])
+    assert links.startswith(f"<https://parley.example.com/ui/conversations/{CONVERSATION}|Read and answer>")
+    assert "disable the task" in why
+    assert (body["unfurl_links"], body["unfurl_media"]) == (False, False)
+
+
+def test_slack_limits_count_after_escaping() -> None:
+    body = render_slack(make_notice(text="&<>" * 5_000, title="&" * 500, agent="<" * 3_000))
+    assert len(body["blocks"][1]["text"]["text"]) <= 3_000
+    assert len(body["blocks"][0]["text"]["text"]) <= 150
+    assert all(len(element["text"]) <= 3_000 for element in body["blocks"][2]["elements"])
+    assert mrkdwn("&" * 100, 52).endswith("&amp;…")
+    assert len(mrkdwn("[a](https://example.com/)" * 400, 300)) <= 300
+
+
+def test_an_empty_outcome_has_no_empty_section() -> None:
+    assert [block["type"] for block in render_slack(make_notice(text=" "))["blocks"]] == ["header", "context"]
+
+
+def test_text_is_made_safe() -> None:
+    assert escape("<@U1> & >") == "&lt;@U1&gt; &amp; &gt;"
+    assert one_line("a\r\n b\x00\u202ec\ud800", 99) == "a b c"
+    assert plain("a\r\nb\x07\tc") == "a\nb\tc"
+    assert cut("abcdef", 4) == "abc…"
