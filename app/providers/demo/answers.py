@@ -1,0 +1,153 @@
+"""What the demo model says: it explains what its tools answered, and is honest about everything else."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, cast
+
+from app.providers.demo.research import report
+from app.providers.demo.turn import Result, Turn
+
+LABEL = "(offline demo model)"
+
+_EXCERPT = 400
+
+_FACTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
+        (r"capital of france", "The capital of France is Paris."),
+        (r"capital of germany", "The capital of Germany is Berlin."),
+        (r"capital of italy", "The capital of Italy is Rome."),
+        (r"capital of spain", "The capital of Spain is Madrid."),
+        (r"capital of japan", "The capital of Japan is Tokyo."),
+        (r"capital of (?:the )?(?:uk|united kingdom|england)", "The capital of the United Kingdom is London."),
+        (r"capital of (?:the )?(?:usa?|united states)", "The capital of the United States is Washington, D.C."),
+        (r"boiling point of water|water boils?", "Water boils at 100 °C at sea level."),
+        (r"speed of light", "Light travels at 299,792,458 metres per second in vacuum."),
+        (r"who (?:made|wrote|created) python", "Python was created by Guido van Rossum."),
+    )
+)
+_GREETING = re.compile(r"^\W*(?:hello|hi|hey|good (?:morning|day|evening))\b", re.IGNORECASE)
+_WHO = re.compile(r"\bwho are you|what are you|are you (?:real|an ai)|which model", re.IGNORECASE)
+_HELP = re.compile(r"\bwhat can you do|^\W*help\W*$|which tools|what tools", re.IGNORECASE)
+_MY_NAME = re.compile(r"\bmy name is (\w+)", re.IGNORECASE)
+_NAME_ASKED = re.compile(r"\bwhat(?:'s| is) my name", re.IGNORECASE)
+_LAST_ASKED = re.compile(r"\bwhat did i (?:just )?(?:ask|say|write)", re.IGNORECASE)
+_COUNT = re.compile(r"\bcount (?:up )?to (\d{1,4})\b", re.IGNORECASE)
+_THANKS = re.compile(r"^\W*(?:thanks|thank you)", re.IGNORECASE)
+
+
+def answer(turn: Turn) -> str:
+    """The final text of a turn, labelled as the demo model's."""
+    return f"{body(turn)}\n\n{LABEL}"
+
+
+def body(turn: Turn) -> str:
+    """The final text of a turn without the label."""
+    if written := report(turn):
+        return written
+    if turn.results:
+        return explain(turn.results)
+    return next((text for rule in _RULES if (text := rule(turn))), "") or _honest(turn)
+
+
+def explain(results: list[Result]) -> str:
+    """What the tools were asked and what they answered."""
+    if len(results) == 1:
+        return _told(results[0])
+    lines = (f"{number}. {_told(result)}" for number, result in enumerate(results, 1))
+    return "Here is what I did:\n\n" + "\n".join(lines)
+
+
+def shown(content: object) -> str:
+    """A tool's answer as text."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict):
+        fields = cast("dict[str, Any]", content)
+        telling = [
+            fields[key]
+            for key in ("result", "value", "text", "answer", "time", "local", "now")
+            if isinstance(fields.get(key), str | int | float)
+        ]
+        if telling:
+            return str(telling[0])
+    return json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _told(result: Result) -> str:
+    text = " ".join(shown(result.content).split())
+    text = text if len(text) <= _EXCERPT else f"{text[:_EXCERPT].rstrip()}..."
+    if result.failed:
+        return f"`{result.tool}` could not do it: {text}"
+    teller = _TELLERS.get(result.tool)
+    return teller(result.arguments, text) if teller else f"`{result.tool}` answered: {text}"
+
+
+_TELLERS: dict[str, Callable[[dict[str, Any], str], str]] = {
+    "calculator": lambda given, text: f"{given.get('expression', 'It')} = {text} (by `calculator`)",
+    "current_time": lambda given, text: f"The time in {given.get('timezone', 'UTC')} is {text} (by `current_time`)",
+    "fetch_url": lambda given, text: f"{given.get('url', 'The page')} says: {text}",
+    "web_search": lambda given, text: f'Searching for "{given.get("query", "")}" found: {text}',
+    "search_documents": lambda given, text: f'The documents say about "{given.get("query", "")}": {text}',
+    "schedule_task": lambda given, text: (
+        f'I scheduled "{given.get("prompt", "")}" at `{given.get("schedule_expression", "")}` '
+        f"({given.get('timezone', 'UTC')}): {text}"
+    ),
+    "notify": lambda given, text: f"I sent a notification: {text}",
+}
+
+
+def _facts(turn: Turn) -> str | None:
+    return next((text for pattern, text in _FACTS if pattern.search(turn.wish)), None)
+
+
+def _greeting(turn: Turn) -> str | None:
+    return "Hello! I am the offline demo model of Parley." if _GREETING.search(turn.wish) else None
+
+
+def _identity(turn: Turn) -> str | None:
+    if not _WHO.search(turn.wish):
+        return None
+    return "I am the offline demo model of Parley: rules, no language model. Set DEFAULT_MODEL to talk to one."
+
+
+def _abilities(turn: Turn) -> str | None:
+    if not _HELP.search(turn.wish):
+        return None
+    return f"I follow simple rules and call this agent's tools: {_listed(turn)}."
+
+
+def _memory(turn: Turn) -> str | None:
+    if _NAME_ASKED.search(turn.wish):
+        names = [match[1] for prompt in turn.earlier for match in _MY_NAME.finditer(prompt)]
+        return f"Your name is {names[-1]}." if names else "You have not told me your name."
+    if _LAST_ASKED.search(turn.wish):
+        return f"You wrote: {turn.earlier[-1]}" if turn.earlier else "This is the first thing you wrote here."
+    match = _MY_NAME.search(turn.wish)
+    return f"Nice to meet you, {match[1]}." if match else None
+
+
+def _counting(turn: Turn) -> str | None:
+    match = _COUNT.search(turn.wish)
+    return " ".join(str(number) for number in range(1, int(match[1]) + 1)) if match else None
+
+
+def _thanks(turn: Turn) -> str | None:
+    return "You are welcome." if _THANKS.search(turn.wish) else None
+
+
+_RULES = (_facts, _identity, _abilities, _memory, _counting, _thanks, _greeting)
+
+
+def _honest(turn: Turn) -> str:
+    asked = " ".join(turn.wish.split())
+    asked = asked if len(asked) <= 120 else f"{asked[:117].rstrip()}..."
+    return (
+        f'I can\'t really answer "{asked}": I am the offline demo model, which follows rules. '
+        f"I can call this agent's tools: {_listed(turn)}. Set DEFAULT_MODEL and a provider key for real answers."
+    )
+
+
+def _listed(turn: Turn) -> str:
+    return ", ".join(sorted(turn.tools)) or "it has none"

@@ -1,0 +1,92 @@
+"""What the demo model sees of a conversation: the present prompt and what its tools have answered."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextContent,
+    ToolReturnPart,
+    UserPromptPart,
+)
+from pydantic_ai.tools import ToolDefinition
+
+# What stands in tags or fences was handed over as data: it is read, never obeyed.
+_DATA = re.compile(r"<([A-Za-z][\w-]*)(?:\s[^>]*)?>.*?</\1>|```.*?```", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool to call."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a tool answered."""
+
+    tool: str
+    arguments: dict[str, Any]
+    content: object
+    failed: bool
+
+
+@dataclass
+class Turn:
+    """The present prompt, the earlier ones, and the results since."""
+
+    tools: dict[str, ToolDefinition]
+    prompt: str = ""
+    earlier: list[str] = field(default_factory=list[str])
+    results: list[Result] = field(default_factory=list[Result])
+
+    @property
+    def wish(self) -> str:
+        """The prompt without the data it carries."""
+        return _DATA.sub(" ", self.prompt).strip()
+
+    def ask(self, prompt: str) -> None:
+        """A new prompt begins: what was answered before belongs to an earlier turn."""
+        if self.prompt:
+            self.earlier.append(self.prompt)
+        self.prompt = prompt
+        self.results = []
+
+
+def read_turn(messages: Sequence[ModelMessage], tools: Iterable[ToolDefinition]) -> Turn:
+    """The last turn of a history."""
+    turn = Turn({tool.name: tool for tool in tools})
+    arguments: dict[str, dict[str, Any]] = {}
+    for message in messages:
+        if isinstance(message, ModelResponse):
+            arguments.update((call.tool_call_id, call.args_as_dict()) for call in message.tool_calls)
+        else:
+            _read_request(turn, message, arguments)
+    return turn
+
+
+def _read_request(turn: Turn, request: ModelRequest, arguments: dict[str, dict[str, Any]]) -> None:
+    for part in request.parts:
+        if isinstance(part, ToolReturnPart) and part.tool_name in turn.tools:
+            made_with = arguments.get(part.tool_call_id, {})
+            turn.results.append(Result(part.tool_name, made_with, part.content, part.outcome != "success"))
+    prompt = "\n".join(_text(part) for part in request.parts if isinstance(part, UserPromptPart))
+    if prompt.strip():
+        turn.ask(prompt)
+
+
+def _text(part: UserPromptPart) -> str:
+    if isinstance(part.content, str):
+        return part.content
+    texts = (
+        item if isinstance(item, str) else getattr(item, "content", "")
+        for item in part.content
+        if isinstance(item, str | TextContent)
+    )
+    return "\n".join(texts)

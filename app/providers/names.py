@@ -1,0 +1,161 @@
+"""Model strings: `provider:name`, what each provider needs, and which model agents get that name none."""
+
+import re
+from dataclasses import dataclass
+
+from app.errors import ConfigurationError, InvalidModel
+from app.providers import scripted
+from app.settings import Settings
+
+DEMO = "demo"
+SCRIPTED = "scripted"
+
+# A provider's name may hold slashes, dots and further colons (`ollama:qwen3:8b`), never blanks.
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a provider needs: its client family and the settings that hold its key and address."""
+
+    family: str
+    key: str | None = None
+    base_url: str | None = None
+    default_url: str = ""
+
+
+_OPENAI = Source("openai", "openai_api_key", "openai_base_url", "https://api.openai.com/v1")
+
+SOURCES: dict[str, Source] = {
+    "openai": _OPENAI,
+    "openai-chat": _OPENAI,
+    "openai-responses": _OPENAI,
+    "anthropic": Source("anthropic", "anthropic_api_key", "anthropic_base_url", "https://api.anthropic.com"),
+    "google": Source("google", "google_api_key", "google_base_url", "https://generativelanguage.googleapis.com"),
+    "ollama": Source("ollama", None, "ollama_base_url", "http://localhost:11434/v1"),
+    SCRIPTED: Source(SCRIPTED),
+}
+
+_ALIASES = {"google-gla": "google"}
+
+# Families by how their models are called, to answer a bare name with the right string.
+_FAMILY_HINTS = (("gpt", "openai"), ("o1", "openai"), ("o3", "openai"), ("claude", "anthropic"), ("gemini", "google"))
+
+# The model each key stands for when DEFAULT_MODEL is unset, in the order they are looked for.
+_DEFAULTS = (
+    ("openai_api_key", "openai:gpt-6.1-terra"),
+    ("anthropic_api_key", "anthropic:claude-sonnet-5-5"),
+    ("google_api_key", "google:gemini-3.8-flash"),
+)
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model string taken apart; `str()` gives its one canonical spelling."""
+
+    provider: str
+    name: str
+
+    def __str__(self) -> str:
+        """The string as it is stored and shown."""
+        return DEMO if self.provider == DEMO else f"{self.provider}:{self.name}"
+
+    @property
+    def source(self) -> Source:
+        """What this model's provider needs."""
+        return SOURCES[self.provider]
+
+
+def parse(string: str, *, field: str = "model") -> ModelName:
+    """Take a model string apart.
+
+    Raises:
+        InvalidModel: naming what would be right.
+    """
+    text = string.strip()
+    if text == DEMO:
+        return ModelName(DEMO, DEMO)
+    provider, _, name = text.partition(":")
+    provider = _ALIASES.get(provider, provider)
+    if provider not in SOURCES:
+        raise InvalidModel(_unknown(text), field=field)
+    if provider == SCRIPTED and not scripted.is_registered(name):
+        raise InvalidModel(f"{text} is not registered in this process", field=field)
+    if not _NAME.fullmatch(name):
+        raise InvalidModel(f"{text!r} names no model: write {provider}:NAME", field=field)
+    if "@http" in name:
+        raise InvalidModel(
+            f"{text!r} holds an address: set OPENAI_BASE_URL and write openai:{name.partition('@')[0]}", field=field
+        )
+    return ModelName(provider, name)
+
+
+def check_model(settings: Settings, string: str, *, field: str = "model") -> str:
+    """The canonical spelling of a model string, checked without loading any provider.
+
+    A missing key is no error here: keys may be set after the agent is saved (see `missing_key`).
+
+    Raises:
+        InvalidModel: naming what would be right.
+    """
+    try:
+        return str(parse(string, field=field))
+    except InvalidModel as error:
+        keyed = [provider for provider in ("openai", "anthropic", "google") if _secret(settings, SOURCES[provider])]
+        if keyed and error.detail.startswith("no provider"):
+            raise InvalidModel(f"{error.detail}; keys are set for {', '.join(keyed)}", field=field) from None
+        raise
+
+
+def missing_key(settings: Settings, string: str) -> str | None:
+    """The setting whose key the model would need and does not have; None when it can run.
+
+    A server of one's own (its base URL is set) may need no key.
+    """
+    model = parse(string)
+    if model.provider == DEMO or model.source.key is None:
+        return None
+    own_server = model.source.base_url is not None and getattr(settings, model.source.base_url)
+    return None if own_server or _secret(settings, model.source) else model.source.key.upper()
+
+
+def default_model(settings: Settings) -> tuple[str, str]:
+    """The model of agents that name none, and the reason in plain words.
+
+    Raises:
+        ConfigurationError: when DEFAULT_MODEL names no provider.
+    """
+    if settings.default_model:
+        return _named_default(settings, settings.default_model)
+    for key, model in _DEFAULTS:
+        if getattr(settings, key):
+            return model, f"{key.upper()} is set and DEFAULT_MODEL is not"
+    return DEMO, "no provider key is set: the offline demo model answers; set DEFAULT_MODEL or a key to change that"
+
+
+def credential(settings: Settings, source: Source) -> tuple[str, str | None]:
+    """The address and key of a provider."""
+    address = getattr(settings, source.base_url) if source.base_url else None
+    return address or source.default_url, _secret(settings, source)
+
+
+def _named_default(settings: Settings, string: str) -> tuple[str, str]:
+    try:
+        model = check_model(settings, string)
+    except InvalidModel as error:
+        raise ConfigurationError(f"DEFAULT_MODEL: {error.detail}", field="DEFAULT_MODEL") from error
+    missing = missing_key(settings, model)
+    return model, f"DEFAULT_MODEL names it, but {missing} is not set" if missing else "DEFAULT_MODEL names it"
+
+
+def _secret(settings: Settings, source: Source) -> str | None:
+    secret = getattr(settings, source.key) if source.key else None
+    return secret.get_secret_value() if secret else None
+
+
+def _unknown(text: str) -> str:
+    family = next((family for start, family in _FAMILY_HINTS if text.lower().startswith(start)), None)
+    if family and ":" not in text:
+        return f"{text!r} names no provider: write {family}:{text}"
+    known = ", ".join(f"{provider}:NAME" for provider in SOURCES if provider != SCRIPTED)
+    return f"no provider is known for {text!r}: write one of {known} or demo"
