@@ -7,6 +7,7 @@ path is in `<NAME>_FILE`. Units are in the names. `Settings.load()` reads the en
 
 import os
 import socket
+from collections.abc import Mapping
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -118,6 +119,12 @@ class Settings(BaseSettings):
         None, description="Authentication; off by default only when bound to loopback."
     )
     parley_admin_key: SecretStr | None = Field(None, description="First admin key; made and shown once when unset.")
+    parley_pg_bin: Path | None = Field(
+        None, description="Folder of PostgreSQL's binaries for the embedded server; found when unset."
+    )
+    parley_valkey_bin: Path | None = Field(
+        None, description="Valkey or Redis binary for the embedded server; found when unset."
+    )
     parley_workers: int = Field(1, ge=0, le=64, description="Worker processes started by `parley up`.")
     parley_concurrency: int = Field(16, ge=1, le=1000, description="Runs one worker executes at a time.")
     parley_lease_seconds: float = Field(10.0, ge=1, le=600, description="How long a run stays with a silent worker.")
@@ -262,6 +269,11 @@ def plain_dsn(dsn: str) -> str:
 def split_list(text: str) -> list[str]:
     """The entries of a comma-separated setting."""
     return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def child_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Our environment with these settings on top, for the processes we start."""
+    return {**os.environ, **settings}
 
 
 def is_loopback(host: str) -> bool:

@@ -4,6 +4,8 @@ from app.embedded.home import Home, Run, running
 from app.embedded.postgres import PostgresServer, start_postgres
 from app.embedded.processes import Child, Process
 from app.embedded.servers import Servers
+from app.embedded.stack import up
+from app.embedded.supervisor import StopRequested, StopSignals, Supervisor
 from app.embedded.valkey import ValkeyServer, start_valkey
 
 __all__ = [
@@ -13,8 +15,12 @@ __all__ = [
     "Process",
     "Run",
     "Servers",
+    "StopRequested",
+    "StopSignals",
+    "Supervisor",
     "ValkeyServer",
     "running",
     "start_postgres",
     "start_valkey",
+    "up",
 ]

@@ -38,8 +38,14 @@ class Run:
 class Home:
     """The folder one supervisor owns while it runs."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is made yet."""
+    def __init__(self, path: Path, pause: Callable[[float], None] = time.sleep) -> None:
+        """Name the folder; nothing is made yet.
+
+        Args:
+            path: The folder.
+            pause: How waiting sleeps; it may raise to give up.
+        """
+        self.pause = pause
         self.path = path.expanduser().absolute()
         self.pids = self.path / "pids"
         self.logs = self.path / "logs"
@@ -52,7 +58,8 @@ class Home:
             if not self.path.exists():
                 self.path.mkdir(parents=True)
                 self.path.chmod(0o711)
-            self.logs.mkdir(exist_ok=True)
+            self.logs.mkdir(exist_ok=True, mode=0o700)
+            self.pids.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             raise ConfigurationError(
                 f"PARLEY_HOME {self.path} can't be used: {error.strerror}", field="PARLEY_HOME"
@@ -66,17 +73,27 @@ class Home:
         Raises:
             ConfigurationError: when another supervisor runs here; it says where.
         """
-        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = self._open_lock()
         until = time.monotonic() + LOCK_WAIT_SECONDS
         while not _locked(handle):
             owner = self._owner()
             if owner or time.monotonic() > until:
                 os.close(handle)
                 raise ConfigurationError(self._refusal(owner))
-            time.sleep(0.05)
+            self.pause(0.05)
         os.truncate(handle, 0)
         os.write(handle, json.dumps({"pid": os.getpid(), "command": command_line(os.getpid())}).encode())
         return handle
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"PARLEY_HOME {self.path} belongs to another user or is read-only ({error.strerror}): "
+                "run as that user, or name another folder",
+                field="PARLEY_HOME",
+            ) from error
 
     def _owner(self) -> int | None:
         """The live supervisor that holds the lock, or None while only its reaper does."""
@@ -145,6 +162,11 @@ def running(path: Path) -> Run | None:
     """What runs in a home right now, or None."""
     run = Home(path).read_run()
     return run if run and run.alive() else None
+
+
+def admin_key() -> str:
+    """A new API key, `parley_<id>_<secret>`."""
+    return f"parley_{secrets.token_hex(6)}_{secrets.token_hex(24)}"
 
 
 def password() -> str:

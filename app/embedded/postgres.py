@@ -10,7 +10,7 @@ from app.embedded.account import Account, dropped, private_file, private_folder,
 from app.embedded.carriers import find_postgres, major_version
 from app.embedded.home import Home, password
 from app.embedded.processes import Child, Process, rotate, start_on_free_port
-from app.embedded.reaper import Record, end
+from app.embedded.reaper import Record, end, exists
 from app.errors import ConfigurationError, Unavailable
 
 DATABASE = "parley"
@@ -103,11 +103,15 @@ def _pid_lines(data: Path) -> list[str]:
 
 
 def _clear_stale_pid(data: Path) -> None:
-    """Remove the pid file of a dead server, also when its pid is now a zombie's or a stranger's."""
+    """End a server nobody owns, and remove a pid file whose pid is now a zombie's or a stranger's.
+
+    PostgreSQL copes with a dead pid by itself, but takes any living one for its own.
+    """
     lines = _pid_lines(data)
-    if lines:
-        if lines[0].isdigit():
-            end([Record(int(lines[0]), 2, STOP_SIGNALS, f"-D {data} ")])
+    if not lines or not lines[0].isdigit():
+        return
+    end([Record(int(lines[0]), 2, STOP_SIGNALS, f"-D {data} ")])
+    if exists(int(lines[0])):
         (data / "postmaster.pid").unlink(missing_ok=True)
 
 
@@ -164,8 +168,15 @@ def _single_user(postgres: Path, data: Path, statement: str, account: Account | 
 
 
 def _tool(argv: list[Path | str], account: Account | None, given: str = "") -> None:
-    done = subprocess.run(
-        argv, input=given, capture_output=True, text=True, env=SERVER_ENV, cwd="/", **dropped(account)
+    done = subprocess.run(  # noqa: S603 - our own words
+        argv,
+        input=given,
+        capture_output=True,
+        text=True,
+        env=SERVER_ENV,
+        cwd="/",
+        start_new_session=True,
+        **dropped(account),
     )
     if done.returncode != 0:
         raise Unavailable(f"{Path(argv[0]).name} failed:\n{done.stdout}{done.stderr}")

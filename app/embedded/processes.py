@@ -20,6 +20,7 @@ FIRST_BACKOFF_SECONDS = 0.2
 LAST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 30.0
 TAIL_LINES = 12
+POLL_SECONDS = 0.01
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 5
 
@@ -64,6 +65,8 @@ class Process:
         self.name = child.name or child.role
         self.log = home.logs / f"{self.name}.log"
         self.restarts = 0
+        self.last_exit_code: int | None = None
+        self._pause = home.pause
         self._record_file = home.pids / f"{self.name}.json"
         self._popen: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
@@ -79,7 +82,7 @@ class Process:
         """Start the process in a session of its own, so that a terminal's Ctrl-C passes it by."""
         self.child.prepare()
         with self.log.open("ab") as log:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603 - what to run is the caller's decision
                 self.child.argv,
                 env=dict(self.child.env),
                 stdin=subprocess.DEVNULL,
@@ -91,10 +94,11 @@ class Process:
             )
         self._started_at = time.monotonic()
         self._restart_at = None
-        write_record(self._record_file, self._record())
+        marker = self.child.marker or " ".join(self.child.argv[1:]) or self.child.argv[0]
+        write_record(self._record_file, self.record(marker))
 
-    def _record(self) -> Record:
-        marker = self.child.marker or " ".join(self.child.argv)
+    def record(self, marker: str = "") -> Record:
+        """This process for whoever ends it; its parent needs no marker, the pid can't be reused before `collect()`."""
         return Record(self.pid, self.child.stage, self.child.signals, marker)
 
     def dead(self) -> bool:
@@ -112,10 +116,17 @@ class Process:
         now = time.monotonic()
         if self._restart_at is None:
             self._restart_at = now + self._next_backoff(now)
-        if now < self._restart_at:
-            return False
+        return now >= self._restart_at and self._restart(now)
+
+    def _restart(self, now: float) -> bool:
         self.restarts += 1
-        self.start()
+        self.last_exit_code = self.exit_code()
+        try:
+            self.start()
+        except OSError:
+            # The program is gone for now, say while an upgrade replaces it: that is one more death.
+            self._restart_at = now + self._next_backoff(now)
+            return False
         return True
 
     def _next_backoff(self, now: float) -> float:
@@ -139,15 +150,26 @@ class Process:
                 raise Unavailable(f"{self.name} ended at start (exit code {self.exit_code()}):\n{self.tail()}")
             if time.monotonic() > until:
                 raise Unavailable(f"{self.name} was not ready after {seconds:.0f} s:\n{self.tail()}")
-            time.sleep(0.01)
+            self._pause(POLL_SECONDS)
+
+    def finish(self, seconds: float) -> None:
+        """Wait for a program that ends by itself.
+
+        Raises:
+            Unavailable: when it fails or takes longer.
+        """
+        until = time.monotonic() + seconds
+        while not self.dead() and time.monotonic() < until:
+            self._pause(POLL_SECONDS)
+        code = self.exit_code()
+        if code != 0:
+            how = f"failed (exit code {code})" if code is not None else f"was not done after {seconds:.0f} s"
+            raise Unavailable(f"{self.name} {how}:\n{self.tail()}")
+        self.collect()
 
     def stop(self) -> None:
         """End the process and forget it."""
-        if self._popen is None:
-            return
-        if not self.dead():
-            end([self._record()])
-        self.collect()
+        end_together([self])
 
     def collect(self) -> None:
         """Take the exit code of an ended process, so that no zombie stays, and drop its record."""
@@ -160,6 +182,13 @@ class Process:
         """The last lines of its log."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
+
+
+def end_together(processes: Sequence[Process]) -> None:
+    """End processes at the same time and forget them; those that never ran are left alone."""
+    end(process.record() for process in processes if process.pid and not process.dead())
+    for process in processes:
+        process.collect()
 
 
 def start_on_free_port(
@@ -196,7 +225,7 @@ class Reaper:
     def __init__(self, home: Home, lock: int) -> None:
         """Start it; it shares the home's lock, so that no successor comes in before it is done."""
         script = Path(__file__).with_name("reaper.py")
-        self._popen = subprocess.Popen(
+        self._popen = subprocess.Popen(  # noqa: S603 - our own script
             [sys.executable, "-I", "-S", str(script), str(home.pids), str(home.run_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

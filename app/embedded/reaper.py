@@ -33,7 +33,8 @@ class Record:
 
     def alive(self) -> bool:
         """Whether this very process still runs: a reused pid is somebody else."""
-        return self.marker in command_line(self.pid)
+        line = command_line(self.pid)
+        return bool(line) and self.marker in line
 
     def send(self, number: int) -> None:
         """Signal the process if it is still there."""
@@ -59,14 +60,25 @@ def _from_proc(pid: int) -> str:
 
 
 def _from_ps(pid: int) -> str:
-    found = subprocess.run(["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)], capture_output=True, text=True)
+    argv = ["ps", "-ww", "-o", "stat=,command=", "-p", str(pid)]
+    found = subprocess.run(argv, capture_output=True, text=True)  # noqa: S603 - our own words
     state, _, words = found.stdout.strip().partition(" ")
     return "" if state.startswith(GONE) else words.strip()
 
 
+def exists(pid: int) -> bool:
+    """Whether the system knows the pid, be it a zombie or somebody else's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def write_record(path: Path, record: Record) -> None:
     """Record a process, replacing what the file held."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(asdict(record)))
     fresh.replace(path)

@@ -1,7 +1,8 @@
 """The two embedded servers of a home, held together: lock, reclaim, reaper, start, stop."""
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,7 @@ class Servers:
         pg_bin: Path | None = None,
         valkey_bin: Path | None = None,
         options: Mapping[str, str] | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Say which servers; nothing is started yet.
 
@@ -39,8 +41,9 @@ class Servers:
             pg_bin: The folder of PostgreSQL's binaries when the operator names one.
             valkey_bin: Valkey's binary when the operator names one.
             options: PostgreSQL options on top of ours.
+            pause: How waiting sleeps; it may raise to give up.
         """
-        self.home = Home(path)
+        self.home = Home(path, pause)
         self.postgres: PostgresServer | None = None
         self.valkey: ValkeyServer | None = None
         self.reaper: Reaper | None = None
@@ -85,6 +88,7 @@ class Servers:
             return
         for process in reversed(self.processes):
             process.stop()
+        reap(self.home.pids)  # what an interrupted start did not hand over
         self.home.run_file.unlink(missing_ok=True)
         if self.reaper is not None:
             self.reaper.close()

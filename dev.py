@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Start Parley, or any of its commands, on a machine that has only Python and pip.
+
+    python3 dev.py                 start everything: PostgreSQL, Valkey, the API, workers, scheduler
+    python3 dev.py test [args]     run the tests
+    python3 dev.py <command> ...   the same as `parley <command> ...`
+
+It fetches uv if there is none, lets uv install the locked dependencies into `.venv`, and then
+becomes the command, so that signals and exit codes are the command's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+OLDEST = (3, 11)
+CHECKOUT = os.path.dirname(os.path.abspath(__file__))
+OWN = os.path.join(CHECKOUT, ".uv")
+OWN_UV = os.path.join(OWN, "bin", "uv")
+TEST_PROCESSES = "2"
+
+
+def main(arguments: list[str]) -> int:
+    """Become `parley <arguments>`, or pytest."""
+    if sys.version_info < OLDEST:
+        found = ".".join(str(number) for number in sys.version_info[:2])
+        return refuse(f"Parley needs Python 3.11 or newer; this is {found} ({sys.executable})")
+    os.chdir(CHECKOUT)
+    uv = find_uv() or fetch_uv()
+    if uv is None:
+        return refuse("uv could not be fetched with pip; install it (https://docs.astral.sh/uv/) and try again")
+    environment = prepared_environment()
+    code = subprocess.call(sync_command(uv), env=environment)
+    if code != 0:
+        return code
+    command = command_for(arguments)
+    sys.stdout.flush()
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
+
+
+def refuse(reason: str) -> int:
+    """Say why not; the exit code."""
+    sys.stderr.write(f"dev.py: {reason}\n")
+    return 1
+
+
+def find_uv() -> str | None:
+    """The uv on the PATH or the one fetched before."""
+    return shutil.which("uv") or (OWN_UV if os.access(OWN_UV, os.X_OK) else None)
+
+
+def fetch_uv() -> str | None:
+    """Fetch uv into `.uv` with pip; None when that fails.
+
+    It goes to a folder of its own first and is moved in one step: two first starts at once, or one
+    that is interrupted, leave no half of it.
+    """
+    print("Fetching uv into .uv (once) ...", flush=True)
+    os.makedirs(os.path.dirname(OWN_UV), exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="tmp-", dir=OWN)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", folder, "uv"]
+    try:
+        # A machine's pip.conf may ask for --user, which --target can't be combined with.
+        if subprocess.call(pip, env=dict(os.environ, PIP_USER="0", PIP_ROOT_USER_ACTION="ignore")) != 0:
+            return None
+        os.replace(os.path.join(folder, "bin", "uv"), OWN_UV)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return OWN_UV
+
+
+def prepared_environment() -> dict[str, str]:
+    """Our environment; with uv's cache in the checkout where its usual place can't be written."""
+    environment = dict(os.environ)
+    environment.pop("VIRTUAL_ENV", None)
+    if "UV_CACHE_DIR" not in environment and not writable(usual_cache(environment)):
+        environment["UV_CACHE_DIR"] = os.path.join(OWN, "cache")
+    return environment
+
+
+def usual_cache(environment: dict[str, str]) -> str:
+    """Where uv keeps its cache when nobody says otherwise."""
+    return os.path.join(environment.get("XDG_CACHE_HOME") or os.path.expanduser(os.path.join("~", ".cache")), "uv")
+
+
+def writable(folder: str) -> bool:
+    """Whether files can be made in a folder, by trying."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def sync_command(uv: str) -> list[str]:
+    """Install what the lock file says; the first time with the Python that runs this."""
+    command = [uv, "sync", "--frozen", "--inexact", "--quiet"]
+    return command if os.path.exists(venv_python()) else [*command, "--python", sys.executable]
+
+
+def venv_python() -> str:
+    """The Python of the project's environment."""
+    return os.path.join(CHECKOUT, os.environ.get("UV_PROJECT_ENVIRONMENT") or ".venv", "bin", "python")
+
+
+def command_for(arguments: list[str]) -> list[str]:
+    """The program to become."""
+    if arguments[:1] == ["test"]:
+        return [venv_python(), "-m", "pytest", "-n", TEST_PROCESSES, *arguments[1:]]
+    return [venv_python(), "-m", "app.cli", *(arguments or ["up"])]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

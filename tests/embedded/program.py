@@ -1,0 +1,33 @@
+"""A stand-in for the `parley` command: starts in milliseconds and says what it was given."""
+
+import json
+import os
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Api(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = json.dumps({"model": "demo", "model_reason": "no provider key is set"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def main() -> None:
+    role = sys.argv[1]
+    with open(os.path.join(os.environ["PARLEY_HOME"], f"seen-{role}.json"), "w") as file:
+        json.dump(
+            {name: value for name, value in os.environ.items() if name.startswith(("PARLEY", "DATA", "REDIS"))}, file
+        )
+    if os.environ.get("FAIL_ROLE") == role:
+        sys.exit(f"{role} can't start here")
+    if role == "serve":
+        ThreadingHTTPServer((os.environ["PARLEY_HOST"], int(sys.argv[3])), Api).serve_forever()
+    elif role != "migrate":
+        time.sleep(600)
+
+
+main()
