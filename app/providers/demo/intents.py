@@ -14,7 +14,7 @@ Tools = Mapping[str, ToolDefinition]
 
 MAX_CALLS = 8
 
-_URL = re.compile(r"https?://[^\s<>\"')\]]+")
+_URL = re.compile(r"https?://[^\s<>\"')\];]*[^\s<>\"')\];.,:!?]")
 _QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|`([^`]+)`|(?<!\w)'([^']+)'(?!\w)")
 _BREAK = re.compile(
     r"\s*(?:;|\n|,\s|[.?!](?=\s)|,?\s\b(?:and then|and also|(?<!\d\s)and|then|also)\b\s|(?<=\d)\s+and\s+(?!\d))\s*",
@@ -157,7 +157,7 @@ def _time(clause: str, tools: Tools) -> Iterator[Call]:
 def _fetch(clause: str, tools: Tools) -> Iterator[Call]:
     del tools
     for match in _URL.finditer(clause):
-        yield Call("fetch_url", {"url": match[0].rstrip(".,;:!?")})
+        yield Call("fetch_url", {"url": match[0]})
 
 
 def _search(clause: str, tools: Tools) -> Iterator[Call]:

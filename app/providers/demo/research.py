@@ -18,7 +18,7 @@ _SOURCE = re.compile(r"^[ \t>*-]*\[(?P<number>\d+)\][ \t:]*(?P<title>\S.*)$", re
 _SOURCE_LIST = re.compile(
     r"\b(?:list of|list the|list its|end with)\b.{0,20}\bsources|\bsources? (?:list|section)", re.IGNORECASE
 )
-_URL = re.compile(r"https?://[^\s<>\"')\]\\]+")
+_URL = re.compile(r"https?://[^\s<>\"')\];\\]*[^\s<>\"')\];\\.,:!?]")
 
 
 class Cited(NamedTuple):
@@ -95,7 +95,7 @@ def _next_page(turn: Turn) -> Call | None:
     if len(read) >= MAX_PAGES:
         return None
     found = [url for result in turn.results if result.tool == "web_search" for url in _URL.findall(str(result.content))]
-    url = next((url.rstrip(".,;") for url in [*_URL.findall(turn.wish), *found] if url.rstrip(".,;") not in read), None)
+    url = next((url for url in [*_URL.findall(turn.wish), *found] if url not in read), None)
     return Call("fetch_url", {"url": url}) if url else None
 
 
