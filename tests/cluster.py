@@ -24,6 +24,8 @@ START_SECONDS = 120
 OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
 
 _held: dict[Path, int] = {}
+# Kept, because a forgotten running child is a warning, and warnings are errors in tests.
+_holders: list[subprocess.Popen[bytes]] = []
 
 
 class Cluster(NamedTuple):
@@ -82,6 +84,7 @@ def _start_holder(root: Path) -> None:
             stderr=log,
             start_new_session=True,
         )
+    _holders.append(holder)
     with holder.stdout or contextlib.nullcontext() as said:
         if not said or said.read() != b"ready\n":
             raise RuntimeError(f"the test servers did not start:\n{(root / 'cluster.log').read_text()}")

@@ -13,10 +13,10 @@ from typing import Any, Self
 from uuid import UUID
 
 import structlog
-from uuid_utils.compat import uuid7
 
 from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
+from app.models import new_id
 from app.notifications.channel import Channel, Envelope, Means, SendResult
 from app.notifications.notice import Notice
 from app.notifications.plan import PlannedDelivery
@@ -92,7 +92,7 @@ class Claimed:
 async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDelivery]) -> None:
     """Write planned deliveries in the caller's transaction; one planned before is left as it is."""
     for delivery in planned:
-        await conn.execute(INSERT, uuid7(), *_columns(notice, delivery))
+        await conn.execute(INSERT, new_id(), *_columns(notice, delivery))
 
 
 async def claim(conn: Connection, limit: int) -> list[Claimed]:
