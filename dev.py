@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
     if uv is None:
         return refuse("uv could not be fetched with pip; install it (https://docs.astral.sh/uv/) and try again")
     environment = prepared_environment()
+    if not os.path.exists(venv_python()):
+        print("Installing the locked packages into .venv (once) ...", flush=True)
     code = subprocess.call(sync_command(uv), env=environment)
     if code != 0:
         return code

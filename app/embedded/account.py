@@ -57,6 +57,15 @@ def private_folder(path: Path, account: Account | None) -> Path:
     return path
 
 
+def open_folder(path: Path) -> Path:
+    """Make a folder everybody may pass through, whatever our umask; folders above it that are new, too."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o711)
+    return path
+
+
 def private_file(path: Path, text: str, account: Account | None = None) -> Path:
     """Write a 0600 file in one step, so that nobody ever sees half of it or may read it."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -13,7 +13,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from app.embedded.account import Account
+from app.embedded.account import Account, open_folder
 from app.embedded.home import SHARED_ROOT
 from app.errors import ConfigurationError
 
@@ -47,10 +47,9 @@ class Carrier:
             fresh = there.with_suffix(f".{sha256(str(self.root).encode()).hexdigest()[:8]}")
             shutil.rmtree(fresh, ignore_errors=True)
             for part in self.parts:
-                shutil.copytree(
-                    part, fresh / part.relative_to(self.root), symlinks=True, ignore=shutil.ignore_patterns("include")
-                )
-            fresh.chmod(0o755)
+                target = fresh / part.relative_to(self.root)
+                open_folder(target.parent)
+                shutil.copytree(part, target, symlinks=True, ignore=shutil.ignore_patterns("include"))
             _rename_unless_there(fresh, there)
         return there
 

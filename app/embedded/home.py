@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.embedded.account import private_file, server_account
+from app.embedded.account import open_folder, private_file, server_account
 from app.embedded.reaper import command_line
 from app.errors import ConfigurationError
 
@@ -55,9 +55,7 @@ class Home:
     def make(self) -> None:
         """Make the folder, open for passing through: the servers' account must reach its data."""
         try:
-            if not self.path.exists():
-                self.path.mkdir(parents=True)
-                self.path.chmod(0o711)
+            open_folder(self.path)
             self.logs.mkdir(exist_ok=True, mode=0o700)
             self.pids.mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
@@ -137,10 +135,7 @@ class Home:
         account = server_account(self.path / "pg")
         if account is None or account.reaches(self.path / "pg"):
             return self.path
-        far = SHARED_ROOT / self.secret("home_id", lambda: secrets.token_hex(8))
-        far.mkdir(parents=True, exist_ok=True)
-        far.chmod(0o711)
-        return far
+        return open_folder(SHARED_ROOT / self.secret("home_id", lambda: secrets.token_hex(8)))
 
     def write_run(self, values: Mapping[str, Any]) -> None:
         """Publish what runs here."""

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from app.embedded.account import private_file
 from app.embedded.home import Home, admin_key, encryption_keys, password
-from app.embedded.ports import api_port
+from app.embedded.ports import FIRST_PORT, api_port
 from app.embedded.processes import Child, Process, rotate
 from app.embedded.servers import Servers
 from app.embedded.supervisor import TEND_SECONDS, StopRequested, StopSignals, Supervisor
@@ -173,6 +173,8 @@ def get(url: str, path: str) -> tuple[int, Any]:
 def _summary(settings: Settings, servers: Servers, url: str, ready: bool, given: dict[str, str]) -> list[str]:
     home = servers.home
     lines = [f"Parley is up: {url}   docs: {url}/docs"]
+    if settings.parley_port is None and not url.endswith(f":{FIRST_PORT}"):
+        lines.append(f"  port   {FIRST_PORT} is taken; set PARLEY_PORT to choose one")
     if not ready:
         lines.append(f"  not ready yet: {json.dumps(get(url, '/readyz')[1])}")
     lines += [f"  model  {_model(url)}", f"  mail   {_mail(settings)}", f"  auth   {_auth(settings, home, given)}"]
