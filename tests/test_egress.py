@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from app.egress import Egress, Policy, check_url, is_refused
 from app.errors import ConfigurationError, EgressFailed, EgressRefused, ResponseTooLarge
 from app.settings import Settings
+from tests.loopback import Site, answer, serving
 
 REFUSED = """
 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 127.0.0.1 127.1.2.3 169.254.169.254 169.254.170.2
@@ -124,59 +124,16 @@ def test_an_unreadable_entry_is_a_configuration_error(entry: str) -> None:
 # --- real servers ---------------------------------------------------------------------------------
 
 
-@dataclass
-class Site:
-    """A bare HTTP server: answers by path, remembers what it was asked."""
-
-    answers: dict[str, bytes] = field(default_factory=dict)
-    heads: list[str] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    connections: int = 0
-    port: int = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
-                self.heads.append(head)
-                lines = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in head.splitlines()}
-                self.bodies.append(await reader.readexactly(int(lines.get("content-length", 0))))
-                path = head.split()[1]
-                if path == "/slow":
-                    await asyncio.sleep(30)
-                writer.write(self.answers.get(path, answer(b"not here", "404 Not Found")))
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}{path}"
-
-
-def answer(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    site = Site()
-    server = await asyncio.start_server(site.serve, "127.0.0.1", 0)
-    site.port = server.sockets[0].getsockname()[1]
-    yield site
-    server.close()
+    async with serving() as site:
+        yield site
 
 
 @pytest.fixture
 async def other(site: Site) -> AsyncIterator[Site]:
-    other = Site()
-    server = await asyncio.start_server(other.serve, "127.0.0.1", 0)
-    other.port = server.sockets[0].getsockname()[1]
-    yield other
-    server.close()
+    async with serving() as other:
+        yield other
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ Monty is an interpreter of a Python subset in its own process, without files, ne
 third-party code. Time, memory, recursion and output are bounded inside it and once more from here.
 """
 
-from app.sandbox.runtime import Limits, Outcome, aclose, check, run
+from app.sandbox.runtime import DEFAULT_LIMITS, Limits, Outcome, aclose, check, run
 from app.sandbox.source import ALLOWED_IMPORTS, FunctionSpec, read_function
 from app.sandbox.values import ResultTooLarge, to_json
 
 __all__ = [
     "ALLOWED_IMPORTS",
+    "DEFAULT_LIMITS",
     "FunctionSpec",
     "Limits",
     "Outcome",

@@ -1,0 +1,23 @@
+"""Tools: what agents may call. A new one is one file here and one line below."""
+
+from app.settings import Settings
+from app.tools import calculator, chatbot, current_time, fetch_url, notify, schedule_task, web_search
+from app.tools.tool import Risk, Tool, ToolCall, ToolContext
+
+BUILT_IN: dict[str, Tool] = {
+    "calculator": calculator.TOOL,
+    "current_time": current_time.TOOL,
+    "web_search": web_search.TOOL,
+    "fetch_url": fetch_url.TOOL,
+    "chatbot": chatbot.TOOL,
+    "notify": notify.TOOL,
+    "schedule_task": schedule_task.TOOL,
+}
+
+
+def offered(settings: Settings) -> dict[str, Tool]:
+    """The built-in tools that these settings make available."""
+    return {name: tool for name, tool in BUILT_IN.items() if tool.available(settings)}
+
+
+__all__ = ["BUILT_IN", "Risk", "Tool", "ToolCall", "ToolContext", "offered"]

@@ -1,0 +1,159 @@
+"""Python functions that people register: their definition, and the tool made of a stored version."""
+
+import json
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from app import sandbox
+from app.errors import InvalidTool, ToolError
+from app.sandbox import Limits
+from app.tools.tool import Risk, Tool, ToolContext, fitting
+
+NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{2,30}")
+RESERVED = frozenset({"register", "import", "execute"})
+DESCRIPTION_CHARACTERS = range(5, 121)
+CODE_CHARACTERS = range(10, 2001)
+MARGIN_SECONDS = 2.0  # on top of the function's own time, for getting a worker
+
+
+class PythonSpec(BaseModel):
+    """One version of a Python tool, as it is stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["python"] = "python"
+    name: str
+    description: str
+    code: str
+    function: str
+    parameters: dict[str, Any]
+    returns: dict[str, Any] | None
+    limits: Limits
+    allowed_imports: list[str] | None = None
+    risk: Risk
+    idempotent: bool
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A checked definition, ready to be stored as a version.
+
+    Attributes:
+        spec: The version's content as JSON.
+        sha256: Names the content: equal content is the same version.
+    """
+
+    spec: dict[str, Any]
+    sha256: str
+
+
+async def define(
+    name: str,
+    description: str,
+    code: str,
+    *,
+    limits: Limits = sandbox.DEFAULT_LIMITS,
+    allowed_imports: list[str] | None = None,
+    risk: Risk = Risk.CODE,
+    idempotent: bool = True,
+    timeout_seconds: float | None = None,
+) -> Definition:
+    """Check a function that somebody registers.
+
+    Args:
+        name: What the model will call it.
+        description: What the model is told about it.
+        code: The source text with one `async def`.
+        limits: What one call may use.
+        allowed_imports: The modules it may import; all that the sandbox has when left out.
+        risk: What a call may do; a sandboxed function touches nothing outside itself.
+        idempotent: Whether an interrupted call may be repeated; nothing outside the sandbox has changed.
+        timeout_seconds: How long a call may take, waiting for a worker included.
+
+    Raises:
+        InvalidTool: naming the field, and the line when it is the code.
+        ImportNotAllowed: with the line and the module.
+    """
+    check_name(name)
+    _check_length("description", description, DESCRIPTION_CHARACTERS)
+    _check_length("code", code, CODE_CHARACTERS)
+    function = await sandbox.check(code, name=name, allowed_imports=allowed_imports)
+    spec = PythonSpec(
+        name=name,
+        description=description,
+        code=code,
+        function=function.name,
+        parameters=function.parameters,
+        returns=function.returns,
+        limits=limits,
+        allowed_imports=allowed_imports,
+        risk=risk,
+        idempotent=idempotent,
+        timeout_seconds=timeout_seconds or limits.seconds + MARGIN_SECONDS,
+    )
+    content = spec.model_dump(mode="json")
+    return Definition(content, content_sha256(content))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that a tool can't have.
+
+    Raises:
+        InvalidTool: saying what a name looks like.
+    """
+    if not NAME.fullmatch(name):
+        raise InvalidTool(
+            "name: 3 to 31 letters, digits and underscores, beginning with a letter or underscore", field="name"
+        )
+    if name in RESERVED:
+        raise InvalidTool(f"name: {name} is reserved", field="name")
+
+
+def _check_length(field: str, text: str, allowed: range) -> None:
+    if len(text) not in allowed:
+        raise InvalidTool(
+            f"{field}: must have {allowed.start} to {allowed.stop - 1} characters, not {len(text)}", field=field
+        )
+
+
+def content_sha256(content: dict[str, Any]) -> str:
+    """The hash that names a version's content."""
+    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def python_tool(stored: dict[str, Any]) -> Tool:
+    """The tool of a stored version."""
+    spec = PythonSpec.model_validate(stored)
+
+    async def call(context: ToolContext, arguments: dict[str, Any]) -> Any:
+        del context
+        return await execute(spec, arguments)
+
+    return Tool(
+        name=spec.name,
+        description=spec.description,
+        parameters=spec.parameters,
+        risk=spec.risk,
+        idempotent=spec.idempotent,
+        call=call,
+        timeout_seconds=spec.timeout_seconds,
+    )
+
+
+async def execute(spec: PythonSpec, arguments: dict[str, Any]) -> Any:
+    """Call the function in the sandbox.
+
+    Raises:
+        InvalidArguments: naming the argument that does not fit.
+        ToolError: the function failed or broke a limit.
+    """
+    fitted = fitting(spec.parameters, arguments)
+    outcome = await sandbox.run(spec.code, fitted, spec.limits, function=spec.function)
+    if outcome.error is not None:
+        raise ToolError(outcome.error)
+    return outcome.result

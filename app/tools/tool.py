@@ -1,0 +1,189 @@
+"""What a tool is, and what it may ask of the run that calls it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar, cast
+from uuid import UUID
+
+from jsonschema import Draft202012Validator, exceptions
+from pydantic import BaseModel, ConfigDict, ValidationError
+from referencing.jsonschema import EMPTY_REGISTRY
+
+from app.egress import Egress
+from app.errors import InvalidArguments
+from app.settings import Settings
+
+DEFAULT_TIMEOUT_SECONDS = 5.0
+
+
+class Risk(StrEnum):
+    """What a call may do, for policies; from harmless to dear."""
+
+    READ = "read"
+    WRITE = "write"
+    EXTERNAL = "external"
+    CODE = "code"
+    MONEY = "money"
+
+
+class ToolContext(Protocol):
+    """The door from a tool to the run that calls it; the executor fills it."""
+
+    @property
+    def workspace_id(self) -> UUID:
+        """The workspace the call belongs to."""
+        ...
+
+    @property
+    def conversation_id(self) -> UUID | None:
+        """The conversation, None for a call by hand."""
+        ...
+
+    @property
+    def run_id(self) -> UUID | None:
+        """The run, None for a call by hand."""
+        ...
+
+    @property
+    def effect_key(self) -> UUID:
+        """Names this call for ever: the same after a recovery, so outside systems can drop a repeat."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The process's settings."""
+        ...
+
+    @property
+    def egress(self) -> Egress:
+        """The guarded HTTP client."""
+        ...
+
+    async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Tell whoever watches the run how far the call is."""
+        ...
+
+    async def complete(self, prompt: str) -> str:
+        """Ask the run's model once, without history or tools."""
+        ...
+
+    async def notify(self, text: str, channel: str | None) -> str:
+        """Plan a delivery; answers in words what was planned."""
+        ...
+
+    async def schedule_task(self, prompt: str, schedule_expression: str, timezone: str) -> str:
+        """Store a scheduled task; answers in words what was stored."""
+        ...
+
+
+ToolCall = Callable[[ToolContext, dict[str, Any]], Awaitable[Any]]
+
+
+def always(settings: Settings) -> bool:
+    """Offered whatever the settings are."""
+    del settings
+    return True
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something an agent may call.
+
+    Attributes:
+        name: What the model calls it.
+        description: What the model is told about it.
+        parameters: JSON schema of the arguments.
+        risk: What a call may do.
+        idempotent: Whether a call whose outcome is unknown may simply be repeated.
+        call: Validates the arguments and does the work; the result is a JSON value.
+        timeout_seconds: How long one call may take.
+        available: Whether these settings allow it to be offered.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    risk: Risk
+    idempotent: bool
+    call: ToolCall
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    available: Callable[[Settings], bool] = always
+
+
+class Arguments(BaseModel):
+    """The arguments of a built-in tool: a subclass declares them, anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+A = TypeVar("A", bound=Arguments)
+
+
+def parameters_of(model: type[Arguments]) -> dict[str, Any]:
+    """The JSON schema of an arguments model, without what a model has no use for."""
+    schema = model.model_json_schema()
+    properties = {name: _untitled(each) for name, each in schema["properties"].items()}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": schema.get("required", []),
+        "additionalProperties": False,
+    }
+
+
+def validated(model: type[A], work: Callable[[ToolContext, A], Awaitable[Any]]) -> ToolCall:
+    """A call that reads its arguments into `model` before it does `work`."""
+
+    async def call(context: ToolContext, arguments: dict[str, Any]) -> Any:
+        return await work(context, read_arguments(model, arguments))
+
+    return call
+
+
+def read_arguments(model: type[A], arguments: dict[str, Any]) -> A:
+    """The arguments as their model.
+
+    Raises:
+        InvalidArguments: naming the argument at fault.
+    """
+    try:
+        return model.model_validate(arguments)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidArguments(f"{field}: {_reason(first['type'], first['msg'], model)}", field=field) from error
+
+
+def _reason(kind: str, message: str, model: type[Arguments]) -> str:
+    if kind == "extra_forbidden":
+        return f"there is no such argument (there are: {', '.join(model.model_fields)})"
+    if kind == "missing":
+        return "is missing"
+    return message.removeprefix("Value error, ")
+
+
+def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key != "title"}
+
+
+def fitting(schema: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, provided they fit a JSON schema; for tools whose parameters are data.
+
+    Raises:
+        InvalidArguments: naming the argument at fault.
+    """
+    # With the empty registry a `$ref` to an address is an error, not a request.
+    validator: Any = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
+    error: Any = cast(Any, exceptions).best_match(validator.iter_errors(arguments))
+    if error is None:
+        return arguments
+    field = ".".join(str(part) for part in error.absolute_path) or _unmatched(schema, arguments)
+    raise InvalidArguments(f"{field}: {error.message[:300]}" if field else error.message[:300], field=field or None)
+
+
+def _unmatched(schema: dict[str, Any], arguments: dict[str, Any]) -> str:
+    """The argument that is missing or not known, where that is what is wrong."""
+    missing = [name for name in schema.get("required", []) if name not in arguments]
+    unknown = [name for name in arguments if name not in schema.get("properties", {})]
+    return next(iter(missing + unknown), "")

@@ -1,0 +1,41 @@
+"""What a tool is handed in tests: real settings and egress, and a record of what it asked for."""
+
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from app.egress import Egress
+from app.settings import Settings
+
+
+@dataclass
+class Context:
+    """A call by hand; the model answers every prompt with `answer`."""
+
+    settings: Settings
+    egress: Egress
+    answer: str = "Paris."
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    workspace_id: UUID = field(default_factory=uuid4)
+    conversation_id: UUID | None = None
+    run_id: UUID | None = None
+    effect_key: UUID = field(default_factory=uuid4)
+
+    @classmethod
+    def of(cls, **settings: object) -> "Context":
+        made = Settings.of(**settings)
+        return cls(made, Egress(made))
+
+    async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        self.asked.append(("progress", text, str(done), str(total)))
+
+    async def complete(self, prompt: str) -> str:
+        self.asked.append(("complete", prompt))
+        return self.answer
+
+    async def notify(self, text: str, channel: str | None) -> str:
+        self.asked.append(("notify", text, str(channel)))
+        return "planned"
+
+    async def schedule_task(self, prompt: str, schedule_expression: str, timezone: str) -> str:
+        self.asked.append(("schedule_task", prompt, schedule_expression, timezone))
+        return "stored"
