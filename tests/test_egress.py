@@ -2,10 +2,17 @@
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app.egress import Egress, Policy, check_url, is_refused
 from app.errors import ConfigurationError, EgressFailed, EgressRefused, ResponseTooLarge
@@ -366,3 +373,47 @@ async def test_a_server_that_does_not_speak_http_is_a_named_failure(site: Site, 
     site.answers["/"] = b"SSH-2.0-OpenSSH\r\n\r\n"
     with pytest.raises(EgressFailed, match=r"127\.0\.0\.1 failed"):
         await egress.fetch("GET", site.url())
+
+
+# --- TLS ------------------------------------------------------------------------------------------
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for tls.example that only its owner trusts, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tls.example")])
+    start = datetime.now(UTC) - timedelta(days=1)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=7))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("tls.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    paths[0].write_bytes(signed.public_bytes(Encoding.PEM))
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return paths
+
+
+async def test_certificates_are_checked_against_the_name_in_the_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    server = await asyncio.start_server(Site(answers={"/": answer(b"sealed")}).serve, "127.0.0.1", 0, ssl=tls)
+    port = server.sockets[0].getsockname()[1]
+    settings = Settings.of(parley_egress_allow="127.0.0.0/8")
+    stranger = Egress(settings, resolver=Names(["127.0.0.1"]))
+    with pytest.raises(EgressFailed, match=r"tls\.example failed: .*certificate"):
+        await stranger.fetch("GET", f"https://tls.example:{port}/")
+    await stranger.aclose()
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))  # how an operator adds a root of their own
+    friend = Egress(settings, resolver=Names(["127.0.0.1"]))
+    assert (await friend.fetch("GET", f"https://tls.example:{port}/")).body == b"sealed"
+    with pytest.raises(EgressFailed, match=r"other\.example failed: .*ertificate"):
+        await friend.fetch("GET", f"https://other.example:{port}/")
+    await friend.aclose()
+    server.close()
