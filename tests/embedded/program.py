@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Api(BaseHTTPRequestHandler):
@@ -18,10 +19,10 @@ class Api(BaseHTTPRequestHandler):
 
 def main() -> None:
     role = sys.argv[1]
-    with open(os.path.join(os.environ["PARLEY_HOME"], f"seen-{role}.json"), "w") as file:
-        json.dump(
-            {name: value for name, value in os.environ.items() if name.startswith(("PARLEY", "DATA", "REDIS"))}, file
-        )
+    given = {name: value for name, value in os.environ.items() if name.startswith(("PARLEY", "DATA", "REDIS"))}
+    seen = Path(given["PARLEY_HOME"]) / f"seen-{role}.json"
+    seen.with_suffix(".tmp").write_text(json.dumps(given))
+    seen.with_suffix(".tmp").replace(seen)
     if os.environ.get("FAIL_ROLE") == role:
         sys.exit(f"{role} can't start here")
     if role == "serve":

@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,9 @@ def everyone(run: Run) -> list[int]:
 
 def seen(home: Path, role: str) -> dict[str, str]:
     """The settings a child was given."""
-    return json.loads((home / f"seen-{role}.json").read_text())
+    path = home / f"seen-{role}.json"
+    wait_for(path.exists)
+    return json.loads(path.read_text())
 
 
 def test_up_publishes_what_runs_and_withdraws_it_at_ctrl_c(home: Path, start: Start) -> None:
@@ -52,6 +55,7 @@ def test_children_are_given_the_stores_and_lasting_secrets(home: Path, start: St
     assert "PARLEY_ADMIN_KEY" not in given
     assert seen(home, "migrate") == given
     first.end(signal.SIGTERM)
+    (home / "seen-worker.json").unlink()
     start(PARLEY_AUTH="on").wait_until_up()
     again = seen(home, "worker")
     assert {name: again[name] for name in ("PARLEY_SECRET", "PARLEY_ENCRYPTION_KEYS")} == {
@@ -103,15 +107,18 @@ def test_killing_the_supervisor_leaves_nothing(home: Path, start: Start) -> None
 def test_a_killed_reaper_is_replaced(home: Path, start: Start) -> None:
     stack = start()
     run = stack.wait_until_up()
-    reapers = [pid for pid in children_of(stack.popen.pid) if "reaper.py" in command_line(pid)]
-    os.kill(reapers[0], signal.SIGKILL)
-    wait_for(lambda: any("reaper.py" in command_line(pid) for pid in children_of(stack.popen.pid)))
+    (killed,) = reapers_of(stack)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: reapers_of(stack) - {killed})
     stack.popen.kill()
     wait_for(lambda: not any(command_line(pid) for pid in everyone(run)))
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def reapers_of(stack: Stack) -> set[int]:
+    """The live reapers of a supervisor."""
+    found = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children = [int(pid) for pid, parent in map(str.split, found.splitlines()) if int(parent) == stack.popen.pid]
+    return {pid for pid in children if "reaper.py" in command_line(pid)}
 
 
 def test_the_same_home_twice_is_refused_with_the_address_and_does_no_harm(home: Path, start: Start) -> None:
