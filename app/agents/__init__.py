@@ -1,0 +1,46 @@
+"""Agents: definitions in the database, each version immutable, one of them served."""
+
+from app.agents.rows import (
+    DEFAULT_AGENT,
+    Served,
+    create,
+    delete,
+    get,
+    page,
+    patch,
+    publish,
+    read,
+    rollback,
+    seed,
+    served,
+    version_of,
+    versions,
+)
+from app.agents.spec import AgentFields, AgentPatch, AgentSpec, Limits, ModelSettings
+from app.agents.template import render_instructions
+from app.agents.yaml import dump_yaml, read_yaml
+
+__all__ = [
+    "DEFAULT_AGENT",
+    "AgentFields",
+    "AgentPatch",
+    "AgentSpec",
+    "Limits",
+    "ModelSettings",
+    "Served",
+    "create",
+    "delete",
+    "dump_yaml",
+    "get",
+    "page",
+    "patch",
+    "publish",
+    "read",
+    "read_yaml",
+    "render_instructions",
+    "rollback",
+    "seed",
+    "served",
+    "version_of",
+    "versions",
+]

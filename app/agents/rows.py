@@ -1,0 +1,285 @@
+"""The rows of agents: created, drafted, published, rolled back, deleted; and the one that is served."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.agents.spec import AgentPatch, AgentSpec, check
+from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Connection, Database, dump_json
+from app.errors import Conflict, Duplicate, NotFound, UnknownReference
+from app.identity import Principal
+from app.models import Agent, AgentVersion, RegisteredTool, new_id
+from app.settings import Settings
+from app.tools import BUILT_IN
+
+DEFAULT_AGENT = "assistant"
+DEFAULT_AGENT_ID = UUID("00000000-0000-7000-8000-000000000004")
+DEFAULT_INSTRUCTIONS = "You are a helpful assistant. Use your tools where they help, and be brief and exact."
+
+SEED = """
+with agent as (
+    insert into agents (id, workspace_id, name, published_version, latest_version) values ($1, $2, $3, 1, 1)
+    on conflict do nothing returning id
+)
+insert into agent_versions (agent_id, version, workspace_id, spec, sha256, principal_id)
+select id, 1, $2, $4, $5, $6 from agent
+"""
+
+
+async def seed(database: Database) -> None:
+    """Make the default agent where it is missing; any number may call it at once."""
+    spec = AgentSpec(
+        name=DEFAULT_AGENT,
+        instructions=DEFAULT_INSTRUCTIONS,
+        description="Answers questions and works on tasks with the built-in tools.",
+        tools=list(BUILT_IN),
+    )
+    content = spec.model_dump(mode="json")
+    await database.execute(
+        SEED, DEFAULT_AGENT_ID, DEFAULT_WORKSPACE, DEFAULT_AGENT, content, sha256(spec), SYSTEM_PRINCIPAL
+    )
+
+
+def sha256(spec: AgentSpec) -> str:
+    """Names a version's content."""
+    return hashlib.sha256(dump_json(spec.model_dump(mode="json")).encode()).hexdigest()
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read(version: AgentVersion) -> AgentSpec:
+    """The spec of a stored version."""
+    return AgentSpec.model_validate(version.spec)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+async def get(session: AsyncSession, workspace_id: UUID, ref: str, *, lock: bool = False) -> Agent:
+    """The agent of that id or name.
+
+    Raises:
+        NotFound: when there is none.
+    """
+    query = select(Agent).where(
+        Agent.workspace_id == workspace_id,
+        Agent.deleted_at.is_(None),
+        or_(Agent.id == _uuid(ref), Agent.name == ref),
+    )
+    agent = await session.scalar(query.with_for_update(key_share=True) if lock else query)
+    if agent is None:
+        raise NotFound(f"there is no agent {ref!r}")
+    return agent
+
+
+async def page(
+    session: AsyncSession, workspace_id: UUID, *, after: UUID | None, limit: int
+) -> Sequence[tuple[Agent, AgentVersion]]:
+    """Agents with their published versions, newest first, from after one on."""
+    query = (
+        select(Agent, AgentVersion)
+        .join(AgentVersion, (AgentVersion.agent_id == Agent.id) & (AgentVersion.version == Agent.published_version))
+        .where(Agent.workspace_id == workspace_id, Agent.deleted_at.is_(None))
+        .order_by(Agent.id.desc())
+        .limit(limit)
+    )
+    rows = await session.execute(query.where(Agent.id < after) if after else query)
+    return [(agent, version) for agent, version in rows]
+
+
+async def version_of(session: AsyncSession, agent: Agent, version: int) -> AgentVersion:
+    """One version of an agent.
+
+    Raises:
+        UnknownReference: when it has none of that number.
+    """
+    found = await session.get(AgentVersion, (agent.id, version))
+    if found is None:
+        raise UnknownReference(f"the agent {agent.name} has no version {version}", field="version")
+    return found
+
+
+async def versions(
+    session: AsyncSession, agent: Agent, *, before: int | None = None, limit: int = 100
+) -> Sequence[AgentVersion]:
+    """The versions of an agent, newest first."""
+    query = select(AgentVersion).where(AgentVersion.agent_id == agent.id).order_by(AgentVersion.version.desc())
+    if before:
+        query = query.where(AgentVersion.version < before)
+    return (await session.scalars(query.limit(limit))).all()
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+async def _checked(session: AsyncSession, settings: Settings, workspace_id: UUID, spec: AgentSpec) -> AgentSpec:
+    registered = await session.scalars(
+        select(RegisteredTool.name).where(
+            RegisteredTool.workspace_id == workspace_id, RegisteredTool.deleted_at.is_(None)
+        )
+    )
+    return check(spec, settings, {*BUILT_IN, *registered})
+
+
+async def create(session: AsyncSession, settings: Settings, principal: Principal, spec: AgentSpec) -> Agent:
+    """Save a new agent; its version 1 is published.
+
+    Raises:
+        InvalidRequest: naming the field.
+        Duplicate: when the name is taken.
+    """
+    spec = await _checked(session, settings, principal.workspace_id, spec)
+    agent = Agent(
+        id=new_id(), workspace_id=principal.workspace_id, name=spec.name, published_version=1, latest_version=1
+    )
+    session.add(agent)
+    await _flush_name(session, spec.name)
+    session.add(_version(agent, 1, spec, principal))
+    await session.flush()
+    await session.refresh(agent)
+    return agent
+
+
+async def patch(
+    session: AsyncSession, settings: Settings, principal: Principal, ref: str, changes: AgentPatch
+) -> AgentVersion:
+    """Save a draft: the latest version with these fields replaced. Changing nothing makes no version.
+
+    Raises:
+        NotFound: when there is no such agent.
+        InvalidRequest: naming the field.
+    """
+    agent = await get(session, principal.workspace_id, ref, lock=True)
+    latest = await version_of(session, agent, agent.latest_version)
+    values = changes.model_dump(mode="json", exclude_unset=True)
+    if values.get("name", "") is None:
+        del values["name"]
+    spec = AgentSpec.model_validate(latest.spec | values)
+    spec = await _checked(session, settings, principal.workspace_id, spec)
+    if sha256(spec) == latest.sha256:
+        return latest
+    agent.latest_version += 1
+    draft = _version(agent, agent.latest_version, spec, principal)
+    session.add(draft)
+    await session.flush()
+    await session.refresh(draft)
+    return draft
+
+
+def _version(agent: Agent, number: int, spec: AgentSpec, principal: Principal) -> AgentVersion:
+    return AgentVersion(
+        agent_id=agent.id,
+        version=number,
+        workspace_id=agent.workspace_id,
+        spec=spec.model_dump(mode="json"),
+        sha256=sha256(spec),
+        principal_id=principal.id,
+    )
+
+
+async def publish(
+    session: AsyncSession, settings: Settings, workspace_id: UUID, ref: str, version: int | None = None
+) -> AgentVersion:
+    """Serve a version, the latest when none is named, from the next run on.
+
+    Raises:
+        NotFound: when there is no such agent.
+        UnknownReference: when it has no such version.
+        InvalidRequest: when the version names what no longer exists.
+    """
+    agent = await get(session, workspace_id, ref, lock=True)
+    chosen = await version_of(session, agent, version or agent.latest_version)
+    await _checked(session, settings, workspace_id, read(chosen))
+    agent.published_version = chosen.version
+    agent.name = str(chosen.spec["name"])
+    agent.updated_at = func.now()
+    await _flush_name(session, agent.name)
+    await session.refresh(agent)
+    return chosen
+
+
+async def rollback(
+    session: AsyncSession, settings: Settings, workspace_id: UUID, ref: str, version: int | None = None
+) -> AgentVersion:
+    """Serve an earlier version again, the one before the served one when none is named.
+
+    Raises:
+        NotFound: when there is no such agent.
+        Conflict: when nothing is earlier.
+        UnknownReference: when it has no such version.
+    """
+    agent = await get(session, workspace_id, ref, lock=True)
+    target = version or agent.published_version - 1
+    if target < 1:
+        raise Conflict(f"version 1 of {agent.name} is served and nothing is earlier")
+    return await publish(session, settings, workspace_id, ref, target)
+
+
+async def delete(session: AsyncSession, workspace_id: UUID, ref: str) -> Agent:
+    """Take an agent out of service; its conversations stay readable.
+
+    Raises:
+        NotFound: when there is no such agent.
+        Conflict: when it is the default agent.
+    """
+    agent = await get(session, workspace_id, ref, lock=True)
+    if agent.id == DEFAULT_AGENT_ID:
+        raise Conflict("the default agent can't be deleted; change it instead")
+    agent.deleted_at = func.now()
+    await session.flush()
+    return agent
+
+
+async def _flush_name(session: AsyncSession, name: str) -> None:
+    try:
+        await session.flush()
+    except IntegrityError as error:
+        raise Duplicate(f"an agent called {name!r} exists already", field="name") from error
+
+
+# --- serving --------------------------------------------------------------------------------------
+
+# The version is the pinned one, or the one published when this statement runs.
+SERVED = """
+select a.id, a.name, v.version, v.spec from agents a
+join agent_versions v on v.agent_id = a.id and v.version = coalesce($4::bigint, a.published_version)
+where a.workspace_id = $1 and a.deleted_at is null and (a.id = $2::uuid or a.name = $3)
+"""
+
+
+@dataclass(frozen=True)
+class Served:
+    """An agent as a run uses it."""
+
+    agent_id: UUID
+    name: str
+    version: int
+    spec: AgentSpec
+
+
+async def served(
+    door: Database | Connection, workspace_id: UUID, ref: str | UUID, *, version: int | None = None
+) -> Served | None:
+    """The agent of that id or name, in one statement on the engine's door; None when there is none.
+
+    Args:
+        door: The database, or the connection of an `engine_tx()`.
+        workspace_id: Where to look.
+        ref: Its id or name.
+        version: A pinned version; the published one when left out.
+    """
+    agent_id = ref if isinstance(ref, UUID) else _uuid(ref)
+    row = await door.fetchrow(SERVED, workspace_id, agent_id, str(ref), version)
+    if row is None:
+        return None
+    return Served(row["id"], row["name"], row["version"], AgentSpec.model_validate(row["spec"]))

@@ -1,0 +1,63 @@
+"""Agents as YAML: block style, long text as it is read, and nothing in it but plain data."""
+
+from typing import Any, cast
+
+import yaml
+
+from app.agents.spec import AgentSpec
+from app.errors import InvalidRequest, MalformedBody
+
+
+class Writer(yaml.SafeDumper):
+    """Writes text of several lines as a literal block."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Say everything where it stands."""
+        del data
+        return True
+
+
+def _text(_: Any, text: str) -> yaml.ScalarNode:
+    return yaml.ScalarNode("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Writer.add_representer(str, _text)
+
+
+class Reader(yaml.SafeLoader):
+    """Reads plain data; an alias is refused, because a few of them can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
+
+
+# A date is text here: specs are JSON.
+Reader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def dump_yaml(spec: AgentSpec) -> str:
+    """The spec as YAML that `read_yaml` takes; what stands at its default is left out."""
+    values = spec.model_dump(mode="json", exclude_defaults=True)
+    return yaml.dump(values, Dumper=Writer, sort_keys=False, allow_unicode=True, width=100)
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """The values of an agent written as YAML.
+
+    Raises:
+        MalformedBody: when it is not YAML.
+        InvalidRequest: when it is no mapping.
+    """
+    try:
+        values = yaml.load(text, Loader=Reader)  # noqa: S506 - Reader is a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MalformedBody(f"this is not YAML: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(values, dict):
+        raise InvalidRequest("an agent is a mapping that begins with `name:`", field="body")
+    return cast("dict[str, Any]", values)
