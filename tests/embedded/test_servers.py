@@ -11,9 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from app.embedded import Home, Servers, running
+from app.embedded.account import dropped, server_account
 from app.embedded.reaper import Record, command_line, write_record
 from app.errors import ConfigurationError
-from tests.embedded.stacks import wait_for
+from tests.embedded.stacks import held, wait_for
 
 
 async def ask(dsn: str, question: str) -> object:
@@ -91,7 +92,8 @@ def test_a_cluster_of_another_version_is_left_alone_with_a_plain_message(home: P
 def test_a_pid_file_naming_a_stranger_does_not_stop_a_start(home: Path) -> None:
     with Servers(home, valkey=False):
         pass
-    stranger = subprocess.Popen(["sleep", "60"])
+    # PostgreSQL looks past processes of other users, so the stranger is one of its own account.
+    stranger = subprocess.Popen(["sleep", "60"], **dropped(server_account(home / "pg")))
     try:
         (home / "pg" / "postmaster.pid").write_text(f"{stranger.pid}\n{home / 'pg'}\n")
         write_record(home / "pids" / "postgres.json", Record(stranger.pid, 2, (2, 9), f"-D {home / 'pg'} "))
@@ -152,10 +154,12 @@ def test_everything_killed_at_once_starts_again(home: Path) -> None:
         assert servers.postgres
 
 
-def test_a_second_start_waits_for_the_reaper_of_the_first(home: Path) -> None:
-    popen, _ = holder(home)
+def test_a_home_stays_locked_until_the_reaper_is_done(home: Path) -> None:
+    popen, pids = holder(home)
     kill(popen.pid)
     popen.wait()
+    wait_for(lambda: not held(home))
+    assert not any(command_line(pid) for pid in pids[1:])
     with Servers(home) as servers:
         assert servers.postgres
 
