@@ -12,15 +12,15 @@ from pydantic import SecretStr
 
 from app.embedded.account import private_file
 from app.embedded.home import Home, admin_key, encryption_keys, password
+from app.embedded.migrations import Migrations
 from app.embedded.ports import FIRST_PORT, api_port
-from app.embedded.processes import Child, Process, rotate
+from app.embedded.processes import Child
 from app.embedded.servers import Servers
 from app.embedded.supervisor import TEND_SECONDS, StopRequested, StopSignals, Supervisor
 from app.errors import ParleyError, Unavailable
 from app.settings import Settings, child_environment
 
 PROGRAM = (sys.executable, "-m", "app.cli")
-MIGRATE_SECONDS = 600.0
 READY_SECONDS = 60.0
 DEATHS_AT_START = 3
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}  # noqa: S104 - names what others bound
@@ -63,12 +63,13 @@ def _run(settings: Settings, signals: StopSignals, say: Say, program: Sequence[s
         url = f"http://{_reachable(settings.parley_host)}:{port}"
         given = _handed_down(settings, servers, port, url, auth_on)
         environment = child_environment(given)
-        _migrate(servers.home, program, environment)
+        migrations = Migrations(servers, program, environment)
+        migrations.run_if_needed()
         published = {"url": url, "database_url": given["DATABASE_URL"], "redis_url": given["REDIS_URL"]}
         supervisor = Supervisor(servers, _children(program, settings.parley_workers, port, environment), published, say)
         try:
             supervisor.start()
-            ready = _wait_until_ready(supervisor, url, signals.pause)
+            ready = _wait_until_ready(supervisor, url, migrations, signals.pause)
             for line in _summary(settings, servers, url, ready, given):
                 say(line)
             supervisor.run(signals.pause)
@@ -119,13 +120,6 @@ def _set(value: SecretStr | None) -> str | None:
     return value.get_secret_value() if value else None
 
 
-def _migrate(home: Home, program: Sequence[str], environment: dict[str, str]) -> None:
-    process = Process(Child("migrate", [*program, "migrate"], environment), home)
-    rotate(process.log)
-    process.start()
-    process.finish(MIGRATE_SECONDS)
-
-
 def _children(program: Sequence[str], workers: int, port: int, environment: dict[str, str]) -> list[Child]:
     api = Child("api", [*program, "serve", "--port", str(port)], environment)
     working = [
@@ -135,8 +129,10 @@ def _children(program: Sequence[str], workers: int, port: int, environment: dict
     return [api, *working, Child("scheduler", [*program, "scheduler"], environment)]
 
 
-def _wait_until_ready(supervisor: Supervisor, url: str, pause: Callable[[float], None]) -> bool:
+def _wait_until_ready(supervisor: Supervisor, url: str, migrations: Migrations, pause: Callable[[float], None]) -> bool:
     """Wait for the API, tending meanwhile; False when it runs but says it is not ready.
+
+    An API that answers without being ready may miss migrations that the stamp vouched for.
 
     Raises:
         Unavailable: when it keeps dying.
@@ -144,8 +140,11 @@ def _wait_until_ready(supervisor: Supervisor, url: str, pause: Callable[[float],
     until = time.monotonic() + READY_SECONDS
     api = next(process for process in supervisor.children if process.child.role == "api")
     while time.monotonic() < until:
-        if get(url, "/readyz")[0] == 200 and not api.dead():
+        status = get(url, "/readyz")[0]
+        if status == 200 and not api.dead():
             return True
+        if status or api.dead():
+            migrations.run()
         if api.dead() and api.restarts >= DEATHS_AT_START:
             raise Unavailable(f"the API keeps ending at start (exit code {api.exit_code()}):\n{api.tail()}")
         pause(TEND_SECONDS / 2)

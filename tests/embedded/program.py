@@ -11,7 +11,8 @@ from pathlib import Path
 class Api(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = json.dumps({"model": "demo", "model_reason": "no provider key is set"}).encode()
-        self.send_response(200)
+        needed = os.environ.get("READY_NEEDS")
+        self.send_response(200 if needed is None or Path(needed).exists() else 503)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -163,6 +163,22 @@ def test_a_failing_migration_stops_the_start_and_shows_why(home: Path, start: St
     assert list((home / "pids").iterdir()) == []
 
 
+def test_a_cluster_that_is_up_to_date_is_not_migrated_again_unless_it_turns_out_behind(
+    home: Path, start: Start
+) -> None:
+    first = start()
+    first.wait_until_up()
+    first.end(signal.SIGINT)
+    migrated = home / "seen-migrate.json"
+    migrated.unlink()
+    again = start()
+    again.wait_until_up()
+    assert not migrated.exists()
+    again.end(signal.SIGINT)
+    start(READY_NEEDS=str(migrated)).wait_until_up()
+    assert migrated.exists()
+
+
 def test_an_api_that_keeps_dying_stops_the_start_and_shows_why(start: Start) -> None:
     stack = start(FAIL_ROLE="serve")
     assert stack.ended() == 1
