@@ -75,9 +75,13 @@ def taken(host: str, port: int) -> bool:
 
 def _claim(port: int) -> int | None:
     """A lock on the port's number among this user's supervisors, or None when another has it."""
-    folder = Path(tempfile.gettempdir()) / f"parley-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    claim = os.open(folder / f"port-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        folder = Path(tempfile.gettempdir()) / f"parley-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        claim = os.open(folder / f"port-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        # No such folder can be had here: do without a claim, the API's own bind decides.
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,6 +3,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from app.embedded import Child, Process, Servers, Supervisor
 from app.embedded.ports import api_port, taken
 from app.embedded.processes import FIRST_BACKOFF_SECONDS
@@ -62,3 +64,9 @@ def test_two_starts_at_once_get_two_ports() -> None:
     with api_port("127.0.0.1", None) as first, api_port("127.0.0.1", None) as second:
         assert first != second
         assert not taken("127.0.0.1", first)
+
+
+def test_a_port_is_found_where_no_claim_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
+    with api_port("127.0.0.1", None) as port:
+        assert not taken("127.0.0.1", port)
