@@ -70,7 +70,8 @@ def classify(exc: BaseException, secrets: Iterable[str] = ()) -> ParleyError:
     if kind is ParleyError:
         # A defect of ours: the log has the traceback, its message may hold anything.
         return ParleyError(f"The run stopped on an unexpected error ({type(exc).__name__}).")
-    detail = _sentence(exc, phrase, _message(exc), secrets)
+    # Blanked before it is cut: half a key is no longer recognised.
+    detail = _sentence(exc, phrase, redact(_message(exc), secrets)[:_MAX_MESSAGE])
     return kind(detail, retry_after=getattr(exc, "retry_after", None))
 
 
@@ -123,10 +124,10 @@ def _of_group(group: BaseExceptionGroup[BaseException], secrets: tuple[str, ...]
     return type(chosen)(f"All {len(found)} models failed. {details}", retry_after=chosen.retry_after)
 
 
-def _sentence(exc: BaseException, phrase: str, message: str, secrets: Iterable[str]) -> str:
+def _sentence(exc: BaseException, phrase: str, message: str) -> str:
     model = getattr(exc, "model_name", None)
     start = f"{model}: {phrase}" if model else f"{phrase[:1].upper()}{phrase[1:]}"
-    text = redact(f"{start}: {message}" if message else start, secrets)
+    text = f"{start}: {message}" if message else start
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
@@ -136,7 +137,7 @@ def _message(exc: BaseException) -> str:
     told = _told(body) if isinstance(exc, ai.ModelAPIError) else None
     status = getattr(exc, "status_code", None)
     text = told or ("" if status else str(getattr(exc, "message", "") or exc))
-    text = " ".join(text.partition(" Consider raising the limit")[0].split())[:_MAX_MESSAGE]
+    text = " ".join(text.partition(" Consider raising")[0].split())
     return f"{status} {text}".strip() if status else text
 
 

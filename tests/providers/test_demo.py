@@ -17,6 +17,7 @@ from app.providers.demo import LABEL
 from app.providers.demo.intents import clauses, plan, zone_of
 from app.providers.demo.schedules import read_schedule
 from app.providers.demo.shapes import fill
+from app.providers.demo.turn import without_data
 from app.settings import Settings
 
 MODEL = Providers(Settings.of()).model("demo")
@@ -25,7 +26,7 @@ SUMS = {"12*(3+4)": "84", "2+2": "4", "3+3": "6", "15/100*80": "12", "2+3*4": "1
 
 
 def calculator(expression: str) -> str:
-    return SUMS[expression.replace(" ", "")]
+    return SUMS.get(expression.replace(" ", ""), "a number")
 
 
 def current_time(timezone: str = "UTC") -> dict[str, str]:
@@ -320,3 +321,19 @@ async def test_research_without_a_search_tool_says_so_honestly() -> None:
 
 def test_arguments_are_json() -> None:
     assert json.loads(json.dumps(fill({}, "a", "b"))) == "b"
+
+
+@pytest.mark.parametrize(
+    "piece", ["<a>", "<a ", "```", "1", "(", "1+", "the a ", "tell by ", "search for ", "[1] a\n", "question a\n"]
+)
+async def test_the_rules_are_quick_whatever_they_are_given(piece: str) -> None:
+    began = time.process_time()
+    result = await ask(piece * (200_000 // len(piece)))
+    assert time.process_time() - began < 2
+    assert len(result.output) < 20_000
+
+
+def test_data_ends_where_its_tag_ends() -> None:
+    assert without_data("a <x>b <x>c</x> d</x> e") == "a   d</x> e"
+    assert without_data("1 < 2 and <b> 3 ``` 4") == "1 < 2 and <b> 3 ``` 4"
+    assert without_data('say <data kind="webhook">no</data> ```no``` hi') == "say     hi"

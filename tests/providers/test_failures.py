@@ -92,6 +92,13 @@ def test_configured_keys_are_blanked_whatever_they_look_like() -> None:
     assert "plainword" not in found.detail
 
 
+def test_a_key_at_the_cut_is_blanked_too() -> None:
+    found = classify(
+        http(ai.ModelAuthenticationError, 401, body={"message": "x" * 285 + " topsecretvalue"}), ["topsecretvalue"]
+    )
+    assert "tops" not in found.detail
+
+
 def test_a_defect_of_ours_shows_its_name_only() -> None:
     assert classify(ValueError("sk-abcdefgh and more")).detail == "The run stopped on an unexpected error (ValueError)."
 

@@ -19,7 +19,7 @@ from app.providers.demo.answers import LABEL, answer, body, explain
 from app.providers.demo.intents import plan
 from app.providers.demo.research import lookup, topic_of
 from app.providers.demo.shapes import fill
-from app.providers.demo.turn import Call, Turn, read_turn
+from app.providers.demo.turn import MAX_WISH, Call, Turn, read_turn
 from app.providers.names import DEMO
 
 __all__ = ["LABEL", "demo_model"]
@@ -84,7 +84,7 @@ def _shaped(turn: Turn, info: AgentInfo) -> Call | str | None:
     schema = _schema(info)
     if schema is None:
         return None
-    value = fill(schema, topic_of(turn.wish or turn.prompt), body(turn))
+    value = fill(schema, topic_of(turn.wish or turn.prompt[:MAX_WISH]), body(turn))
     if info.output_tools and not info.allow_text_output:
         return Call(info.output_tools[0].name, cast("dict[str, Any]", value))
     return json.dumps(value, ensure_ascii=False)

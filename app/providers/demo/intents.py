@@ -22,7 +22,7 @@ _BREAK = re.compile(
 )
 
 _SPOKEN = (
-    (re.compile(r"(\d[\d.]*)\s*(?:%|percent)\s+of\s+", re.IGNORECASE), r"\1/100*"),
+    (re.compile(r"(\d[\d.]{0,30}) ?(?:%|percent)\s+of\s+", re.IGNORECASE), r"\1/100*"),
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
     (re.compile(r"\s+(?:plus)\s+", re.IGNORECASE), "+"),
     (re.compile(r"\s+(?:minus)\s+|\u2212", re.IGNORECASE), "-"),
@@ -30,7 +30,7 @@ _SPOKEN = (
     (re.compile(r"\s+(?:divided by)\s+|\u00f7", re.IGNORECASE), "/"),
     (re.compile(r"\s+to the power of\s+|\^", re.IGNORECASE), "**"),
 )
-_SUM = re.compile(r"(?<![\w.])(?:(?:sqrt|abs|round|min|max)\s*)?[-+(]*\d[\d\s.,()+*/%-]*")
+_SUM = re.compile(r"(?<![\w.])(?:(?:sqrt|abs|round|min|max)\s*)?[-+(]{0,10}\d[\d\s.,()+*/%-]*")
 _OPERATION = re.compile(r"\d\s*\)*\s*(?:\*\*|//|[-+*/%])\s*[-+(]*\s*\d|(?:sqrt|abs|round|min|max)\s*\(")
 _NO_SUM = re.compile(r"\b\d{4}-\d{1,2}-\d{1,2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b|\b\d{3}-\d{4}\b")
 
@@ -267,6 +267,6 @@ def _balanced(expression: str) -> str:
 def _is_expression(text: str) -> bool:
     try:
         ast.parse(text, mode="eval")
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

@@ -1,6 +1,7 @@
 """What the demo model sees of a conversation: the present prompt and what its tools have answered."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,11 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.tools import ToolDefinition
 
-# What stands in tags or fences was handed over as data: it is read, never obeyed.
-_DATA = re.compile(r"<([A-Za-z][\w-]*)(?:\s[^>]*)?>.*?</\1>|```.*?```", re.DOTALL)
+# The rules look at no more of a prompt than this: they must be done in milliseconds whatever they are given.
+MAX_WISH = 4000
+
+_OPENING = re.compile(r"<([A-Za-z][\w-]*)(?:\s[^<>]*)?>")
+_CLOSING = re.compile(r"</([A-Za-z][\w-]*)>")
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,23 @@ class Result:
 
 @dataclass
 class Turn:
-    """The present prompt, the earlier ones, and the results since."""
+    """The present prompt, the earlier ones, and the results since.
+
+    `wish` is the prompt without the data it carries.
+    """
 
     tools: dict[str, ToolDefinition]
     prompt: str = ""
+    wish: str = ""
     earlier: list[str] = field(default_factory=list[str])
     results: list[Result] = field(default_factory=list[Result])
-
-    @property
-    def wish(self) -> str:
-        """The prompt without the data it carries."""
-        return _DATA.sub(" ", self.prompt).strip()
 
     def ask(self, prompt: str) -> None:
         """A new prompt begins: what was answered before belongs to an earlier turn."""
         if self.prompt:
             self.earlier.append(self.prompt)
         self.prompt = prompt
+        self.wish = without_data(prompt)[:MAX_WISH]
         self.results = []
 
 
@@ -69,6 +73,28 @@ def read_turn(messages: Sequence[ModelMessage], tools: Iterable[ToolDefinition])
         else:
             _read_request(turn, message, arguments)
     return turn
+
+
+def without_data(text: str) -> str:
+    """A prompt without what stands in tags or fences: that was handed over as data, to be read, not obeyed."""
+    fenced = text.split("```")
+    if len(fenced) % 2 == 0:
+        fenced[-2:] = ["```".join(fenced[-2:])]
+    return " ".join(_without_tags(piece) for piece in fenced[::2]).strip()
+
+
+def _without_tags(text: str) -> str:
+    ends: dict[str, list[int]] = {}
+    for closing in _CLOSING.finditer(text):
+        ends.setdefault(closing[1], []).append(closing.end())
+    kept, position = list[str](), 0
+    for opening in _OPENING.finditer(text):
+        later = ends.get(opening[1], [])
+        nearest = bisect_right(later, opening.end())
+        if opening.start() >= position and nearest < len(later):
+            kept.append(text[position : opening.start()])
+            position = later[nearest]
+    return " ".join([*kept, text[position:]])
 
 
 def _read_request(turn: Turn, request: ModelRequest, arguments: dict[str, dict[str, Any]]) -> None:
