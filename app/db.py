@@ -9,7 +9,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, cast
 from uuid import UUID
@@ -151,7 +151,7 @@ class Database:
     # --- the engine pool ---------------------------------------------------------------------
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self) -> AsyncGenerator[Connection]:
         """A connection whose statements each commit by themselves.
 
         Raises:
@@ -164,7 +164,7 @@ class Database:
             raise DatabaseUnavailable(f"PostgreSQL is not available: {type(error).__name__}", retry_after=2) from error
 
     @asynccontextmanager
-    async def engine_tx(self) -> AsyncIterator[Connection]:
+    async def engine_tx(self) -> AsyncGenerator[Connection]:
         """One transaction of the engine: commits at the end, rolls back on any exception.
 
         Raises:
@@ -196,7 +196,7 @@ class Database:
     # --- sessions ------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def transaction(self, workspace_id: UUID) -> AsyncIterator[AsyncSession]:
+    async def transaction(self, workspace_id: UUID) -> AsyncGenerator[AsyncSession]:
         """One SQLAlchemy transaction inside a workspace: commits at the end, rolls back on any exception.
 
         Args:
@@ -224,7 +224,7 @@ async def _enter_workspace(session: AsyncSession, workspace_id: UUID, *, has_net
 
 
 @asynccontextmanager
-async def lone_connection(dsn: str, *, name: str) -> AsyncIterator[Connection]:
+async def lone_connection(dsn: str, *, name: str) -> AsyncGenerator[Connection]:
     """A connection outside any pool, for a thread with a loop of its own (the heartbeat)."""
     connection = await asyncpg.connect(
         dsn,

@@ -32,6 +32,9 @@ PLACEHOLDERS = (
 )
 
 
+DEFAULT_PORT = 8000
+
+
 def is_placeholder(value: str) -> bool:
     """True when a setting's value is an example someone forgot to replace."""
     return value.strip().lower().startswith(PLACEHOLDERS)
@@ -209,6 +212,11 @@ class Settings(BaseSettings):
     def egress_allow(self) -> list[str]:
         """The entries of `PARLEY_EGRESS_ALLOW`."""
         return split_list(self.parley_egress_allow)
+
+    @property
+    def base_url(self) -> str:
+        """Where people reach this server, for links."""
+        return (self.parley_public_url or f"http://localhost:{self.parley_port or DEFAULT_PORT}").rstrip("/")
 
     def dsn(self) -> str:
         """The PostgreSQL DSN as `postgresql://...`.

@@ -1,0 +1,117 @@
+"""What tools may do beyond their run: tell people, and store a task. Each in one transaction, once per effect key."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app import conversations, tasks
+from app.db import Connection, Database, Row
+from app.errors import ToolError
+from app.events import Bus, EventType, NewEvent, append
+from app.executor.toolbox import CallContext
+from app.messages import clean_text
+from app.notifications import Notice, NotificationConfig, plan
+from app.notifications.deliver import insert as insert_deliveries
+from app.queue import Bell
+
+ABOUT = """
+select c.title, a.name as agent, r.task_id, r.model, t.notification_config, p.email
+from runs r join conversations c on c.id = r.conversation_id join agents a on a.id = c.agent_id
+left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
+where r.id = $1
+"""
+
+
+class Effects:
+    """The engine's answer to `ToolContext.notify` and `schedule_task`."""
+
+    def __init__(self, database: Database, bus: Bus, bell: Bell) -> None:
+        """Act on this database."""
+        self._database = database
+        self._bus = bus
+        self._bell = bell
+
+    async def notify(self, context: CallContext, text: str, channel: str | None) -> str:
+        """Append `run.progress` and plan its deliveries, in one transaction."""
+        loaded = context.loaded
+        async with self._database.engine_tx() as connection:
+            await conversations.lock(connection, loaded.workspace_id, loaded.conversation_id)
+            about = await connection.fetchrow(ABOUT, loaded.run_id)
+            assert about is not None
+            config = _config(about, channel, default_slack=context.settings.slack_webhook_url is not None)
+            payload = {"text": clean_text(text, 20_000), "done": None, "total": None}
+            progress = [NewEvent(EventType.RUN_PROGRESS, payload)]
+            events = await append(connection, loaded.conversation_id, loaded.run_id, progress)
+            planned = await _plan(connection, context, about, config, text, events[0].seq)
+        self._bus.publish(events)
+        self._bell.ring()
+        return f"Planned: {planned}."
+
+    async def schedule(self, context: CallContext, prompt: str, expression: str, timezone: str) -> str:
+        """Store a scheduled task under an id made of the effect key."""
+        loaded = context.loaded
+        body = tasks.TaskBody.model_validate(
+            {
+                "task_type": "scheduled",
+                "prompt": prompt,
+                "schedule_expression": expression,
+                "timezone": timezone,
+                "agent": loaded.agent,
+            }
+        )
+        async with self._database.engine_tx() as connection:
+            created = await tasks.create(
+                connection,
+                context.settings,
+                loaded.workspace_id,
+                body,
+                principal_id=loaded.principal_id,
+                task_id=context.effect_key,
+            )
+        return f"Stored task {created.id}; it is first due {created.next_fire_at:%Y-%m-%d %H:%M} UTC."
+
+
+async def _plan(
+    connection: Connection, context: CallContext, about: Row, config: NotificationConfig, text: str, event_seq: int
+) -> str:
+    loaded = context.loaded
+    notice = Notice(
+        event=EventType.RUN_PROGRESS,
+        workspace_id=loaded.workspace_id,
+        conversation_id=loaded.conversation_id,
+        run_id=loaded.run_id,
+        task_id=about["task_id"],
+        event_seq=event_seq,
+        title=about["title"],
+        base_url=context.settings.base_url,
+        text=text,
+        agent=about["agent"],
+        model=about["model"] or "",
+    )
+    default_slack = context.settings.slack_webhook_url is not None
+    planned = plan(notice, config, default_slack=default_slack)
+    await insert_deliveries(connection, notice, planned)
+    return ", ".join(f"{delivery.channel} to {delivery.address}" for delivery in planned)
+
+
+def _config(about: Row, channel: str | None, *, default_slack: bool) -> NotificationConfig:
+    """Where this conversation's people are: the task's addresses, else the person's own and the server's Slack.
+
+    Raises:
+        ToolError: when there is nobody to tell.
+    """
+    stored: Mapping[str, Any] | None = about["notification_config"]
+    task = NotificationConfig.from_stored(stored)
+    addresses = task.email_address if task and task.email_address else about["email"]
+    slack = bool(default_slack or (task and task.slack_webhook_url))
+    channels = [*(["email"] if addresses else []), *(["slack"] if slack else [])]
+    if channel is not None:
+        channels = [name for name in channels if name == channel]
+    if not channels:
+        raise ToolError("there is nobody to notify: the task names no address and the server has no default")
+    values = {
+        "channels": channels,
+        "email_address": addresses,
+        "slack_webhook_url": task.slack_webhook_url if task else None,
+        "on": ["progress"],
+    }
+    return NotificationConfig.model_validate(values)

@@ -1,0 +1,181 @@
+"""The engine: what a process needs to accept, run and end runs. The API and the workers each open one."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Self
+from uuid import UUID
+
+import structlog
+
+from app import sandbox
+from app.conversations import Accepted, lock
+from app.credentials import Box
+from app.db import Database
+from app.egress import Egress
+from app.events import Bus
+from app.executor.effects import Effects
+from app.executor.execute import Execution, Stop, execute
+from app.messages import Json
+from app.models import new_id
+from app.providers import Providers
+from app.queue import Bell
+from app.runs import Checkpoints, Claim, Fenced, Heartbeat, Inline, hand_on, wish_cancel
+from app.settings import Settings, process_name
+from app.settle import Outcome, cancelled, settle
+
+LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Engine:
+    """Holds the process's doors and the runs it executes."""
+
+    def __init__(self, settings: Settings, database: Database, *, kind: str) -> None:
+        """Take an open database; use `Engine.open`."""
+        self.settings = settings
+        self.database = database
+        self.owner = f"{kind}:{process_name()}:{new_id()}"
+        self.bus = Bus(database, settings.redis_dsn())
+        self.bell = Bell(settings.doorbell_dsn())
+        self.box = Box.from_settings(settings)
+        self.egress = Egress(settings)
+        self.providers = Providers(settings)
+        self.checkpoints = Checkpoints(database)
+        self.effects = Effects(database, self.bus, self.bell)
+        self.heartbeat = Heartbeat(settings, self._on_lost, self._on_cancel)
+        self.running: dict[UUID, Execution] = {}
+        self.on_free: Callable[[], None] = lambda: None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings, *, kind: str) -> AsyncGenerator[Self]:
+        """Connect, listen and beat until the end of the block.
+
+        Args:
+            settings: Of this process.
+            kind: `api` or `worker`; part of the owner's name.
+
+        Raises:
+            DatabaseUnavailable: when PostgreSQL can't be reached.
+        """
+        engine = cls(settings, await Database.open(settings, name=f"parley {kind}"), kind=kind)
+        await engine.bus.start(engine._on_control)
+        engine.heartbeat.start()
+        try:
+            yield engine
+        finally:
+            await engine.close()
+
+    async def close(self) -> None:
+        """Give the runs back and disconnect."""
+        await self.release_all()
+        await self.heartbeat.stop()
+        await self.bus.stop()
+        await self.bell.close()
+        await self.providers.aclose()
+        await self.egress.aclose()
+        await sandbox.aclose()
+        await self.database.close()
+
+    @property
+    def inline(self) -> Inline:
+        """The claim with which a turn is born running here."""
+        return Inline(self.owner, self.settings.parley_lease_seconds)
+
+    # --- accepting -----------------------------------------------------------------------------------
+
+    def welcome(self, accepted: Accepted) -> None:
+        """Do what an accepted message asks for, after its commit: tell, execute here, or ring."""
+        self.bus.publish(accepted.events)
+        if accepted.cancelling:
+            self.bus.control({"cancel": str(accepted.cancelling)})
+        if accepted.claim:
+            self.spawn(accepted.claim)
+        elif accepted.ready:
+            self.bell.ring()
+
+    # --- executing -----------------------------------------------------------------------------------
+
+    def spawn(self, claim: Claim) -> None:
+        """Execute a claimed run as a task of the process, whoever asked for it."""
+        execution = Execution(claim)
+        self.running[claim.run_id] = execution
+        self.heartbeat.hold(claim.run_id, claim.fence)
+        execution.task = asyncio.create_task(self._execute(execution), name=f"run {claim.run_id}")
+
+    async def _execute(self, execution: Execution) -> None:
+        claim = execution.claim
+        structlog.contextvars.bind_contextvars(run_id=str(claim.run_id), conversation_id=str(claim.conversation_id))
+        self.bus.publish(claim.events)
+        try:
+            await execute(self, execution)
+        finally:
+            self.heartbeat.drop(claim.run_id)
+            self.running.pop(claim.run_id, None)
+            self.on_free()
+
+    async def settle(self, run_id: UUID, conversation_id: UUID, outcome: Outcome, *, who: Fenced | None = None) -> bool:
+        """End a run, then tell and ring. False when it had ended already.
+
+        Raises:
+            LeaseLost: when `who` does not hold the run any more.
+        """
+        async with self.database.engine_tx() as connection:
+            settled = await settle(connection, self.settings, run_id, conversation_id, outcome, who=who)
+        if settled is None:
+            return False
+        self.bus.forget_text(conversation_id)
+        self.bus.publish(settled.events)
+        self.bell.ring()  # For the next run of the conversation, and for deliveries.
+        return True
+
+    async def hand_on(self, conversation_id: UUID) -> None:
+        """Make the lowest open run of a conversation ready, when none is."""
+        async with self.database.engine_tx() as connection:
+            await connection.execute(LOCK_HEAD, conversation_id)
+            await hand_on(connection, conversation_id)
+        self.bell.ring()
+
+    # --- stopping ------------------------------------------------------------------------------------
+
+    async def cancel(self, workspace_id: UUID, run_id: UUID, conversation_id: UUID, reason: str | None) -> None:
+        """Cancel a run wherever it is; nothing happens to one that has ended."""
+        async with self.database.engine_tx() as connection:
+            await lock(connection, workspace_id, conversation_id)
+            asked = await wish_cancel(connection, run_id, reason)
+            outcome = cancelled(reason)
+            settled = None if asked else await settle(connection, self.settings, run_id, conversation_id, outcome)
+        if asked:
+            self.bus.control({"cancel": str(run_id)})
+        elif settled:
+            self.bus.publish(settled.events)
+            self.bell.ring()
+
+    def _on_control(self, message: Json) -> None:
+        if "cancel" in message:
+            self._on_cancel(UUID(message["cancel"]))
+
+    def _on_cancel(self, run_id: UUID) -> None:
+        if run_id in self.running:
+            self.running[run_id].stop(Stop.CANCEL)
+
+    def _on_lost(self, run_id: UUID) -> None:
+        if run_id in self.running:
+            self.running[run_id].stop(Stop.LOST)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for the runs held here to end, at most this long."""
+        tasks = [execution.task for execution in self.running.values() if execution.task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def release_all(self) -> None:
+        """Give back every run still held here, so that another process takes it at once."""
+        executions = list(self.running.values())
+        for execution in executions:
+            execution.stop(Stop.RELEASE)
+        tasks = [execution.task for execution in executions if execution.task]
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)

@@ -1,0 +1,201 @@
+"""`execute`: one claimed run from its rows to its end. Named steps, read top to bottom."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic_ai import capture_run_messages
+from pydantic_ai.messages import ModelMessage
+
+from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
+from app.executor.converse import Cast, converse, with_usage
+from app.executor.load import Loaded, load
+from app.executor.recorder import Recorder
+from app.executor.research import research
+from app.executor.speech import Speech
+from app.executor.toolbox import Doors, Toolbox, tools_of
+from app.providers import default_model, missing_key
+from app.runs import Claim, release, retry_later
+from app.settle import Outcome, cancelled, error_of, failed
+
+if TYPE_CHECKING:
+    from app.executor.engine import Engine
+
+log = structlog.stdlib.get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+RETRY_BASE_SECONDS = 2.0
+RETRY_MAX_SECONDS = 300.0
+
+
+class Stop(StrEnum):
+    """Why a run is stopped from outside."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    RELEASE = "release"
+
+
+@dataclass
+class Execution:
+    """A run this process holds.
+
+    Attributes:
+        claim: With which fence.
+        task: Executes it.
+        why: Set before the task is cancelled.
+        cast: Set once the run is loaded.
+        messages: What the library has so far; kept when the run is stopped.
+    """
+
+    claim: Claim
+    task: "asyncio.Task[None] | None" = None
+    why: Stop | None = None
+    cast: Cast | None = None
+    messages: Sequence[ModelMessage] = field(default_factory=list[ModelMessage])
+
+    def stop(self, why: Stop) -> None:
+        """Stop at the next await; the first reason counts."""
+        if self.why is None and self.task is not None:
+            self.why = why
+            self.task.cancel()
+
+
+async def execute(engine: "Engine", execution: Execution) -> None:
+    """Run a claimed run to its end, its next try, or wherever it was stopped."""
+    try:
+        outcome = await _work(engine, execution)
+        await _settle(engine, execution, outcome)
+    except asyncio.CancelledError:
+        await _stopped(engine, execution)
+    except LeaseLost:
+        log.info("run.lease_lost")
+    except DatabaseUnavailable as error:
+        log.warning("run.left", reason=error.detail)  # Its lease runs out; a sweep hands it on.
+    except Exception as error:  # noqa: BLE001 - every failure of a run has an outcome
+        await _failed(engine, execution, error)
+    finally:
+        engine.bus.forget_text(execution.claim.conversation_id)
+        if execution.cast:
+            execution.cast.speech.close()
+
+
+async def _work(engine: "Engine", execution: Execution) -> Outcome:
+    loaded = await load(engine.database, execution.claim.run_id, execution.claim.fence)
+    if loaded.cancel_requested:
+        execution.why = Stop.CANCEL
+        raise asyncio.CancelledError
+    execution.cast = cast = await _cast(engine, loaded)
+    with capture_run_messages() as execution.messages:
+        return await _within_time(cast)
+
+
+async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
+    name = model_name(engine, loaded)
+    model = await engine.providers.load(name, loaded.spec.fallback_models)
+    tools = tools_of(engine.settings, loaded)
+    recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
+    doors = Doors(engine.settings, engine.egress, model, engine.effects.notify, engine.effects.schedule)
+    toolbox = Toolbox(tools, loaded, doors, recorder)
+    return Cast(loaded, model, recorder, toolbox, Speech(engine.bus, loaded, recorder))
+
+
+def model_name(engine: "Engine", loaded: Loaded) -> str:
+    """The model of this run: the agent's, or the configured default.
+
+    Raises:
+        ModelKeyMissing: a named real model has no key; only the default falls back to the offline model.
+    """
+    if loaded.spec.model is None:
+        return default_model(engine.settings)[0]
+    missing = missing_key(engine.settings, loaded.spec.model)
+    if missing and not loaded.spec.fallback_models:
+        raise ModelKeyMissing(f"the model {loaded.spec.model} needs {missing}, which is not set")
+    return loaded.spec.model
+
+
+async def _within_time(cast: Cast) -> Outcome:
+    """Do the work within the running time and the deadline."""
+    loaded = cast.loaded
+    limits = [seconds for seconds in (loaded.seconds_left, loaded.deadline_seconds) if seconds is not None]
+    seconds = max(0.0, min(limits)) if limits else None
+    clock = asyncio.timeout(seconds)
+    try:
+        async with clock:
+            return await (research(cast) if loaded.pattern.plan == "research" else converse(cast))
+    except TimeoutError:
+        if not clock.expired():
+            raise
+    if loaded.deadline_seconds is not None and seconds == loaded.deadline_seconds:
+        raise DeadlineExceeded
+    raise TimedOut
+
+
+async def _settle(engine: "Engine", execution: Execution, outcome: Outcome) -> None:
+    claim = execution.claim
+    who = execution.cast.recorder.fenced if execution.cast else claim.fenced
+    await engine.settle(claim.run_id, claim.conversation_id, outcome, who=who)
+
+
+async def _stopped(engine: "Engine", execution: Execution) -> None:
+    """Stopped from outside: cancelled with its partial output, given back, or lost."""
+    log.info("run.stopped", why=execution.why)
+    if execution.why is Stop.LOST:
+        return
+    try:
+        if execution.why is Stop.CANCEL:
+            await _settle(engine, execution, _partial(execution))
+        else:
+            who = execution.cast.recorder.fenced if execution.cast else execution.claim.fenced
+            engine.bus.publish(await release(engine.database, who, reason="the process that ran it stopped"))
+            engine.bell.pass_on("default")
+    except (LeaseLost, DatabaseUnavailable) as error:
+        log.info("run.stopped_without_end", reason=error.detail)
+
+
+def _partial(execution: Execution) -> Outcome:
+    if execution.cast is None:
+        return cancelled(None)
+    recorder = execution.cast.recorder
+    write = with_usage(recorder, recorder.interrupted_write(execution.messages))
+    said = [message.text for message in write.messages if message.role == "assistant"]
+    return cancelled(None, write, result=said[-1] if said else None)
+
+
+async def _failed(engine: "Engine", execution: Execution, error: Exception) -> None:
+    """Try again later if that may help, else end as failed."""
+    known = engine.providers.failure(error)
+    log.warning("run.failed_attempt", code=known.code, detail=known.detail, exc_info=_unexpected(error, known))
+    cast = execution.cast
+    try:
+        if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
+            delay = retry_delay(cast.loaded, known)
+            events = await retry_later(
+                engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known)
+            )
+            engine.bus.publish(events)
+            return
+        write = cast.recorder.last_write(execution.messages) if cast else None
+        await _settle(engine, execution, failed(known, write))
+    except (LeaseLost, DatabaseUnavailable) as late:
+        log.info("run.failed_without_end", reason=late.detail)
+
+
+def _unexpected(error: Exception, known: ParleyError) -> Exception | None:
+    return error if known.code == ParleyError.code else None
+
+
+def _max_attempts(loaded: Loaded) -> int:
+    return int(loaded.retry.get("max_attempts") or MAX_ATTEMPTS)
+
+
+def retry_delay(loaded: Loaded, error: ParleyError) -> float:
+    """Seconds until the next try: exponential with jitter, and never sooner than the provider asked."""
+    base = float(loaded.retry.get("base_seconds") or RETRY_BASE_SECONDS)
+    longest = float(loaded.retry.get("max_seconds") or RETRY_MAX_SECONDS)
+    backoff = min(longest, base * 2.0 ** (loaded.attempt - 1)) * random.uniform(0.75, 1.25)
+    return max(backoff, min(error.retry_after or 0.0, 3600.0))

@@ -1,0 +1,125 @@
+"""Everything a run needs to begin or to go on, read in one statement."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.agents import AgentSpec
+from app.db import Database
+from app.errors import AgentGone, LeaseLost
+from app.messages import Json
+from app.patterns import PATTERNS, Pattern
+
+# Of the ledger, only the calls of the last response matter: older ones have their results in the history.
+LOAD = """
+select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, r.retry, r.timeout_seconds,
+    r.ran_seconds, r.deadline_at, extract(epoch from r.deadline_at - now())::float as deadline_seconds,
+    r.output_schema, r.pins, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.principal_id, r.task_id,
+    r.agent_version, r.number, r.cancel_requested_at,
+    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent, a.deleted_at,
+    v.spec, h.message_seq,
+    (select coalesce(json_agg(json_build_object('seq', m.seq, 'run_id', m.run_id, 'body', m.body) order by m.seq), '[]')
+     from messages m where m.conversation_id = r.conversation_id) as messages,
+    (select coalesce(json_agg(json_build_object('message_seq', t.message_seq, 'call_index', t.call_index,
+        'tool_call_id', t.tool_call_id, 'state', t.state, 'result', t.result, 'error', t.error)), '[]')
+     from tool_calls t where t.conversation_id = r.conversation_id and t.sub_index = 0
+     and t.message_seq = (select max(seq) from messages where conversation_id = r.conversation_id
+        and role = 'assistant')) as calls,
+    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec)), '[]')
+     from tools t join tool_versions tv on tv.tool_id = t.id and tv.version = coalesce(
+        (r.pins->'tools'->>t.name)::bigint, t.published_version)
+     where t.workspace_id = r.workspace_id and t.deleted_at is null and t.enabled
+        and t.name in (select json_array_elements_text(v.spec->'tools'))) as registered_tools
+from runs r join conversations c on c.id = r.conversation_id join heads h on h.conversation_id = c.id
+join agents a on a.id = c.agent_id
+left join agent_versions v on v.agent_id = a.id
+    and v.version = coalesce(r.agent_version, c.agent_version, a.published_version)
+where r.id = $1 and r.fence = $2 and r.state = 'running'
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run with its conversation, agent version, history and ledger."""
+
+    run_id: UUID
+    conversation_id: UUID
+    workspace_id: UUID
+    principal_id: UUID | None
+    task_id: UUID | None
+    fence: int
+    write_no: int
+    attempt: int
+    retry: Json
+    seconds_left: float | None
+    deadline_at: datetime | None
+    deadline_seconds: float | None
+    output_schema: Json | None
+    pins: Json | None
+    used: Json
+    pattern: Pattern
+    trusted: bool
+    context_data: Json
+    user: str | None
+    title: str
+    agent: str
+    spec: AgentSpec
+    messages: list[Json]
+    message_seq: int
+    calls: list[Json]
+    registered_tools: list[Json]
+    cancel_requested: bool
+
+    @property
+    def history(self) -> list[Json]:
+        """The bodies of the conversation's messages, oldest first."""
+        return [message["body"] for message in self.messages]
+
+
+async def load(database: Database, run_id: UUID, fence: int) -> Loaded:
+    """Read a claimed run.
+
+    Raises:
+        LeaseLost: when the claim does not hold any more.
+        AgentGone: when its agent was deleted.
+    """
+    row = await database.fetchrow(LOAD, run_id, fence)
+    if row is None:
+        raise LeaseLost
+    if row["deleted_at"] is not None or row["spec"] is None:
+        raise AgentGone(f"the agent {row['agent']!r} was deleted")
+    spec = AgentSpec.model_validate(row["spec"])
+    return Loaded(
+        run_id=row["id"],
+        conversation_id=row["conversation_id"],
+        workspace_id=row["workspace_id"],
+        principal_id=row["principal_id"],
+        task_id=row["task_id"],
+        fence=row["fence"],
+        write_no=row["write_no"],
+        attempt=row["attempt"],
+        retry=row["retry"] or {},
+        seconds_left=_seconds_left(row["timeout_seconds"] or spec.limits.seconds, row["ran_seconds"]),
+        deadline_at=row["deadline_at"],
+        deadline_seconds=row["deadline_seconds"],
+        output_schema=row["output_schema"] or spec.output_schema,
+        pins=row["pins"],
+        used={name: row[name] for name in ("requests", "input_tokens", "output_tokens", "cost_usd")},
+        pattern=PATTERNS[row["pattern_type"]],
+        trusted=row["trusted"],
+        context_data=row["context_data"],
+        user=row["user"],
+        title=row["title"],
+        agent=row["agent"],
+        spec=spec,
+        messages=row["messages"],
+        message_seq=row["message_seq"],
+        calls=row["calls"],
+        registered_tools=row["registered_tools"],
+        cancel_requested=row["cancel_requested_at"] is not None,
+    )
+
+
+def _seconds_left(limit: float | None, used: Any) -> float | None:
+    return None if limit is None else max(0.0, limit - float(used))

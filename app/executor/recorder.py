@@ -1,0 +1,407 @@
+"""The recorder: what a run says and does becomes rows, in the order it happens.
+
+`Checkpoint` is the library's capability that tells the recorder about each model request and response; the toolbox
+tells it about tool calls. Every write is fenced by the claim and published after its commit.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+)
+from pydantic_ai.models import ModelRequestContext
+from pydantic_ai.tools import RunContext
+
+from app.errors import LimitReached
+from app.events import Bus, EventType, NewEvent, stored
+from app.executor.load import Loaded
+from app.messages import Json, arguments_of, clean_text, clean_value, parts_of, role_of, text_of
+from app.providers import cost_of
+from app.runs import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
+from app.tools import Risk, Tool
+
+# Names a tool call for ever: conversation, number of the response that asked for it, index of the call in it.
+EFFECTS = UUID("5b0c0f0e-6a53-5f0e-9d53-6a7e1c2b9f10")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tool call stands: its effect key."""
+
+    conversation_id: UUID
+    message_seq: int
+    call_index: int
+
+    @property
+    def effect_key(self) -> UUID:
+        """The UUIDv5 that the tool receives."""
+        return uuid5(EFFECTS, f"{self.conversation_id}:{self.message_seq}:{self.call_index}")
+
+
+@dataclass
+class Call:
+    """A tool call of the last response, as the ledger has it."""
+
+    place: Place
+    record: CallRecord
+    recovered: bool = False  # Whether an earlier claim had written the row.
+
+
+class Recorder:
+    """Writes one claimed run."""
+
+    def __init__(self, checkpoints: Checkpoints, bus: Bus, loaded: Loaded, tools: dict[str, Tool], model: str) -> None:
+        """Begin where the loaded rows end.
+
+        Args:
+            checkpoints: The seam to PostgreSQL.
+            bus: Where committed events are told.
+            loaded: The run and its rows.
+            tools: By name; what a call's row says about risk and repetition.
+            model: The run's model, for its row.
+        """
+        self._checkpoints = checkpoints
+        self._bus = bus
+        self._loaded = loaded
+        self._tools = tools
+        self._model: str | None = model
+        self._write_no = loaded.write_no
+        self._turn = asyncio.Lock()
+        self._pending: ModelResponse | None = None
+        self._responses = 0
+        self._history_is_stored = bool(loaded.messages) and loaded.messages[-1]["body"].get("kind") == "request"
+        self.message_seq = loaded.message_seq
+        used = loaded.used
+        self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
+        self.calls: dict[str, Call] = self._recovered_calls()
+
+    @property
+    def fenced(self) -> Fenced:
+        """Who writes, as of now."""
+        return Fenced(self._loaded.run_id, self._loaded.conversation_id, self._loaded.fence, self._write_no)
+
+    async def write(self, write: Write) -> Written:
+        """Commit a write and tell everyone; one at a time, in order.
+
+        Raises:
+            LeaseLost: when the claim does not hold any more.
+            DatabaseUnavailable: when PostgreSQL stays away.
+        """
+        async with self._turn:
+            write.model, self._model = self._model, None
+            written = await self._checkpoints.checkpoint(self.fenced, write)
+            self._write_no += 1
+            self.used = add(self.used, write.usage)
+            self.message_seq = written.message_seq + len(write.messages)
+        self._publish(write, written)
+        return written
+
+    def _publish(self, write: Write, written: Written) -> None:
+        if written.event_seq is not None:
+            loaded = self._loaded
+            self._bus.publish(
+                stored(
+                    write.events,
+                    run_id=loaded.run_id,
+                    conversation_id=loaded.conversation_id,
+                    first=written.event_seq + 1,
+                    at=written.at,
+                )
+            )
+
+    # --- messages ------------------------------------------------------------------------------------
+
+    async def request_is_ready(self, messages: Sequence[ModelMessage]) -> list[Json]:
+        """Store what the model is about to be asked, before it is; answers steering inputs that came meanwhile."""
+        self._check_cost()
+        self._responses = sum(isinstance(message, ModelResponse) for message in messages)
+        if self._history_is_stored:
+            self._history_is_stored = False
+            return []
+        write = Write()
+        if self._pending is not None:
+            self._add_response(write, self._pending)
+            self._pending = None
+        for request in after_last_response(messages):
+            self._add_request(write, request)
+        if not write.messages:
+            return []
+        return (await self.write(write)).steers
+
+    def _check_cost(self) -> None:
+        """Raises LimitReached when the run has spent what its agent may; an unknown price counts as nothing."""
+        limit = self._loaded.spec.limits.cost_usd
+        spent = self.used.cost_usd
+        if limit is not None and spent is not None and spent >= Decimal(str(limit)):
+            raise LimitReached(f"the run has spent {spent:.4f} USD; its agent's limit is {limit} USD")
+
+    async def response_is_there(self, response: ModelResponse, output_tools: set[str]) -> None:
+        """Store a response that asks for tools, before they run; keep any other for the end."""
+        self._responses += 1
+        clean(response)
+        if any(call.tool_name not in output_tools for call in response.tool_calls):
+            write = Write()
+            self._add_response(write, response)
+            self._add_calls(write, response, output_tools)
+            await self.write(write)
+        else:
+            self._pending = response
+
+    async def consume_steers(self, steers: list[Json]) -> list[ModelRequest]:
+        """Store steering inputs as messages; answers them for the model."""
+        write = Write()
+        for steer in steers:
+            body = steer["body"]
+            write.consumed[UUID(steer["id"])] = len(write.messages)
+            write.events.append(self._created(len(write.messages), body["role"], body["text"]))
+            write.messages.append(NewMessage(body["role"], body["text"], body["message"]))
+        await self.write(write)
+        bodies = [steer["body"]["message"] for steer in steers]
+        return [message for message in ModelMessagesTypeAdapter.validate_python(bodies) if message.kind == "request"]
+
+    async def next_turn(self, messages: Sequence[ModelMessage], prompt: Json, events: list[NewEvent]) -> ModelRequest:
+        """Store what is left of a turn together with the prompt of the next one; answers the prompt for the model."""
+        write = self.last_write(messages)
+        self._pending = None
+        write.messages.append(NewMessage("system", text_of(prompt), prompt))
+        write.events.extend(events)
+        await self.write(write)
+        self._history_is_stored = True
+        (request,) = ModelMessagesTypeAdapter.validate_python([prompt])
+        assert isinstance(request, ModelRequest)
+        return request
+
+    def edit_answer(self, edit: Callable[[str], str]) -> None:
+        """Change the text of the answer that is not stored yet."""
+        for part in self._pending.parts if self._pending else ():
+            if isinstance(part, TextPart):
+                part.content = edit(part.content)
+
+    def last_write(self, messages: Sequence[ModelMessage]) -> Write:
+        """What is left to store when the run has its answer."""
+        write = Write(model=self._model)
+        if self._pending is not None:
+            self._add_response(write, self._pending)
+            for request in after_last_response(messages):
+                self._add_request(write, request)
+        return write
+
+    def interrupted_write(self, messages: Sequence[ModelMessage]) -> Write:
+        """What is left to store when the run was cancelled: a finished response, or the partial one."""
+        write = self.last_write(messages)
+        responses = [message for message in messages if isinstance(message, ModelResponse)]
+        if self._pending is None and len(responses) > self._responses:
+            partial = responses[-1]
+            clean(partial)
+            if any(isinstance(part, TextPart | ThinkingPart) for part in partial.parts):
+                self._add_response(write, partial, interrupted=True)
+        elif self._pending is None and responses:
+            for request in after_last_response(messages):
+                if self._open_results(request):
+                    self._add_request(write, request)
+        return write
+
+    def _open_results(self, request: ModelRequest) -> bool:
+        return any(getattr(part, "tool_call_id", None) in self.calls for part in request.parts)
+
+    def _add_response(self, write: Write, response: ModelResponse, *, interrupted: bool = False) -> None:
+        body = body_of(response)
+        text = text_of(body)
+        usage = Usage(1, response.usage.input_tokens, response.usage.output_tokens, cost_of(response))
+        index = len(write.messages)
+        shown = {"message_seq": self.message_seq + index + 1, "role": "assistant", "text": text}
+        shown["interrupted"] = interrupted
+        write.messages.append(
+            NewMessage("assistant", text, body, interrupted=interrupted, model=response.model_name, usage=usage)
+        )
+        write.events.append(NewEvent(EventType.MESSAGE_COMPLETED, message=index, shown=shown))
+        write.usage = add(write.usage, usage)
+
+    def _add_request(self, write: Write, request: ModelRequest) -> None:
+        body = body_of(request)
+        role, text = role_of(body), text_of(body)
+        if role == "user":
+            write.events.append(self._created(len(write.messages), role, text))
+        write.messages.append(NewMessage(role, text, body))
+        self._close_calls(write, body)
+
+    def _created(self, index: int, role: str, text: str) -> NewEvent:
+        shown = {"message_seq": self.message_seq + index + 1, "role": role, "text": text}
+        return NewEvent(EventType.MESSAGE_CREATED, message=index, shown=shown)
+
+    # --- tool calls ----------------------------------------------------------------------------------
+
+    def _recovered_calls(self) -> dict[str, Call]:
+        last = next(
+            (message for message in reversed(self._loaded.messages) if message["body"].get("kind") == "response"), None
+        )
+        if last is None:
+            return {}
+        rows = {(row["message_seq"], row["call_index"]): row for row in self._loaded.calls}
+        found: dict[str, Call] = {}
+        for index, part in enumerate(part for part in parts_of(last["body"]) if part["type"] == "tool_call"):
+            row = rows.get((last["seq"], index))
+            if row is not None:
+                place = Place(self._loaded.conversation_id, last["seq"], index)
+                record = self._record(part["tool_call_id"], part["tool"], part["arguments"], index, row["state"])
+                record = replace(record, message_seq=last["seq"], result=row["result"], error=row["error"])
+                found[part["tool_call_id"]] = Call(place, record, recovered=True)
+        return found
+
+    def _add_calls(self, write: Write, response: ModelResponse, output_tools: set[str]) -> None:
+        """Ledger rows of a response's calls; those that may be repeated start with it, in the same commit."""
+        message = len(write.messages) - 1
+        message_seq = self.message_seq + len(write.messages)
+        self.calls = {}
+        for index, part in enumerate(response.tool_calls):
+            if part.tool_name in output_tools:
+                continue
+            tool = self._tools.get(part.tool_name)
+            starts = tool is None or tool.idempotent
+            arguments = clean_value(arguments_of(part.args))
+            state = "started" if starts else "proposed"
+            record = self._record(part.tool_call_id, part.tool_name, arguments, index, state)
+            place = Place(self._loaded.conversation_id, message_seq, index)
+            write.calls.append(replace(record, message=message))
+            self.calls[part.tool_call_id] = Call(place, replace(record, message_seq=message_seq))
+            if starts:
+                write.events.append(
+                    NewEvent(EventType.TOOL_STARTED, message=message, call_index=index, shown=started_fields(record))
+                )
+
+    def _record(self, call_id: str, name: str, arguments: Any, index: int, state: str) -> CallRecord:
+        tool = self._tools.get(name)
+        return CallRecord(
+            tool_call_id=call_id,
+            tool=name,
+            arguments=arguments,
+            args_sha256=sha256_of(arguments),
+            state=state,
+            idempotent=tool.idempotent if tool else True,
+            risk=str(tool.risk if tool else Risk.READ),
+            call_index=index,
+        )
+
+    async def start_call(self, call: Call) -> None:
+        """Commit that a call which must not run twice begins."""
+        call.record = replace(call.record, state="started")
+        event = NewEvent(
+            EventType.TOOL_STARTED,
+            ref=call.place.message_seq,
+            call_index=call.place.call_index,
+            shown=started_fields(call.record),
+        )
+        await self.write(Write(calls=[call.record], events=[event]))
+
+    async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
+        """Commit how a call ended: done, failed or unknown."""
+        call.record = record
+        await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage))
+
+    def ended_event(self, call: Call) -> NewEvent:
+        """The event that tells how a call ended."""
+        record = call.record
+        fields: Json = {"tool_call_id": record.tool_call_id, "tool": record.tool}
+        done = record.state == "done"
+        fields |= {"result": record.result, "duration_ms": record.duration_ms} if done else {"error": record.error}
+        kind = EventType.TOOL_COMPLETED if done else EventType.TOOL_FAILED
+        return NewEvent(kind, ref=call.place.message_seq, call_index=call.place.call_index, shown=fields)
+
+    def _close_calls(self, write: Write, body: Json) -> None:
+        """Calls that the library answered by itself (bad arguments, unknown tool) never ran: close their rows."""
+        for part in parts_of(body):
+            call = self.calls.get(part.get("tool_call_id") or "")
+            if part["type"] == "tool_result" and call and call.record.state in ("proposed", "started"):
+                said = part["result"] if isinstance(part["result"], str) else json.dumps(part["result"])
+                call.record = replace(call.record, state="failed", error=clean_text(said, 2000))
+                write.calls.append(call.record)
+                write.events.append(self.ended_event(call))
+
+
+class Checkpoint(AbstractCapability[Any]):
+    """Tells the recorder about every model request and response of a run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Write through this recorder."""
+        self._recorder = recorder
+
+    async def before_model_request(
+        self, ctx: RunContext[Any], request_context: ModelRequestContext
+    ) -> ModelRequestContext:
+        """Store the request; inject messages that steer the run."""
+        steers = await self._recorder.request_is_ready(request_context.messages)
+        if steers:
+            request_context.messages.extend(await self._recorder.consume_steers(steers))
+        return request_context
+
+    async def after_model_request(
+        self, ctx: RunContext[Any], *, request_context: ModelRequestContext, response: ModelResponse
+    ) -> ModelResponse:
+        """Store the response."""
+        output_tools = {tool.name for tool in request_context.model_request_parameters.output_tools}
+        await self._recorder.response_is_there(response, output_tools)
+        return response
+
+
+def after_last_response(messages: Sequence[ModelMessage]) -> list[ModelRequest]:
+    """The requests at the end of a history."""
+    tail: list[ModelRequest] = []
+    for message in reversed(messages):
+        if isinstance(message, ModelResponse):
+            break
+        tail.append(message)
+    return tail[::-1]
+
+
+def body_of(message: ModelMessage) -> Json:
+    """A message as its row keeps it: without what is written elsewhere on the row, or again with each request."""
+    body: Json = ModelMessagesTypeAdapter.dump_python([message], mode="json", exclude_none=True)[0]
+    for name in ("instructions", "run_id", "conversation_id"):
+        body.pop(name, None)
+    if "usage" in body:
+        body["usage"] = {name: value for name, value in body["usage"].items() if value}
+    return body
+
+
+def clean(response: ModelResponse) -> None:
+    """Make a model's output storable: no NUL, no lone surrogates, bounded."""
+    for part in response.parts:
+        if isinstance(part, TextPart | ThinkingPart):
+            part.content = clean_text(part.content)
+        elif isinstance(part, ToolCallPart):
+            part.args = clean_text(part.args) if isinstance(part.args, str) else clean_value(part.args)
+
+
+def started_fields(record: CallRecord) -> Json:
+    """What `tool.started` shows."""
+    return {"tool_call_id": record.tool_call_id, "tool": record.tool, "arguments": record.arguments}
+
+
+def sha256_of(value: Any) -> str:
+    """The hash of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def add(one: Usage, other: Usage) -> Usage:
+    """Usage together; unknown when one price is unknown."""
+    cost = None if one.cost_usd is None or other.cost_usd is None else one.cost_usd + other.cost_usd
+    return Usage(
+        one.requests + other.requests,
+        one.input_tokens + other.input_tokens,
+        one.output_tokens + other.output_tokens,
+        cost,
+    )

@@ -1,0 +1,58 @@
+"""Runs: the state machine and the only statements that write a run's state."""
+
+from app.runs.claim import Claim, Due, claim, due
+from app.runs.insert import Inline, InsertedRun, NewInput, NewRun, insert, steer
+from app.runs.lease import Heartbeat
+from app.runs.moves import (
+    Overdue,
+    Recovered,
+    detach,
+    hand_on,
+    overdue,
+    recover,
+    release,
+    retry_later,
+    stranded,
+    wish_cancel,
+)
+from app.runs.reasons import Standing, explain, reason_of, reasons
+from app.runs.states import TERMINAL_STATES, TRANSITIONS, RunState
+from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
+
+__all__ = [
+    "TERMINAL_STATES",
+    "TRANSITIONS",
+    "CallRecord",
+    "Checkpoints",
+    "Claim",
+    "Due",
+    "Fenced",
+    "Heartbeat",
+    "Inline",
+    "InsertedRun",
+    "NewInput",
+    "NewMessage",
+    "NewRun",
+    "Overdue",
+    "Recovered",
+    "RunState",
+    "Standing",
+    "Usage",
+    "Write",
+    "Written",
+    "claim",
+    "detach",
+    "due",
+    "explain",
+    "hand_on",
+    "insert",
+    "overdue",
+    "reason_of",
+    "reasons",
+    "recover",
+    "release",
+    "retry_later",
+    "steer",
+    "stranded",
+    "wish_cancel",
+]

@@ -1,0 +1,145 @@
+"""Claims: due runs become running, in batches, each by exactly one process."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.db import Database, Row
+from app.events import EventType, NewEvent, StoredEvent, stored
+from app.runs.write import Fenced
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run this process holds, and the fence with which it may write."""
+
+    run_id: UUID
+    conversation_id: UUID
+    workspace_id: UUID
+    fence: int
+    write_no: int
+    events: list[StoredEvent]
+
+    @property
+    def fenced(self) -> Fenced:
+        """Who writes, as of the claim."""
+        return Fenced(self.run_id, self.conversation_id, self.fence, self.write_no)
+
+
+# Invariant: a run is claimed by the one transaction that holds both its head and its row; SKIP LOCKED never waits, so
+# a claim can't deadlock. `queued and ready` is unique per conversation, so a batch can't conflict with itself.
+# The run's inputs become messages here: it is next in line by now, so their numbers are its own.
+CLAIM = """
+with picked as materialized (
+    select r.id, r.conversation_id
+    from runs r join heads h on h.conversation_id = r.conversation_id
+    where r.state = 'queued' and r.ready and r.lane = $1 and r.run_at <= now()
+    order by r.priority desc, r.run_at, r.id
+    limit $2 for no key update of h, r skip locked
+), said as (
+    select i.id, i.run_id, i.body, row_number() over (partition by i.run_id order by i.id) as n
+    from inputs i join picked p on p.id = i.run_id where i.consumed_seq is null and i.kind <> 'steer'
+), counted as (
+    select p.id, p.conversation_id, (select count(*) from said where run_id = p.id) as n from picked p
+), head as (
+    update heads h set state = 'running', active_run_id = c.id, message_seq = h.message_seq + c.n,
+        event_seq = h.event_seq + 1 + c.n, updated_at = now()
+    from counted c where h.conversation_id = c.conversation_id
+    returning h.conversation_id, h.workspace_id, c.id as run_id, h.message_seq - c.n as m0, h.event_seq - c.n - 1 as e0
+), run as (
+    update runs r set state = 'running', fence = r.fence + 1, owner = $3, reason = null,
+        lease_until = now() + make_interval(secs => $4), claimed_at = now(),
+        started_at = coalesce(r.started_at, now()),
+        agent_version = coalesce(r.agent_version, c.agent_version, a.published_version)
+    from head join conversations c on c.id = head.conversation_id join agents a on a.id = c.agent_id
+    where r.id = head.run_id
+    returning r.id, r.fence, r.write_no, r.attempt
+), message as (
+    insert into messages (conversation_id, seq, workspace_id, run_id, fence, role, text, body, format)
+    select head.conversation_id, head.m0 + said.n, head.workspace_id, run.id, run.fence, said.body->>'role',
+        said.body->>'text', said.body->'message', 1
+    from said join run on run.id = said.run_id join head on head.run_id = run.id
+), event as (
+    insert into events (conversation_id, seq, workspace_id, run_id, type, ref, payload)
+    select head.conversation_id, head.e0 + 1, head.workspace_id, run.id, 'run.started', null,
+        json_build_object('attempt', run.attempt, 'fence', run.fence)
+    from run join head on head.run_id = run.id
+    union all
+    select head.conversation_id, head.e0 + 1 + said.n, head.workspace_id, run.id, 'message.created',
+        head.m0 + said.n, '{}'
+    from said join run on run.id = said.run_id join head on head.run_id = run.id
+), consumed as (
+    update inputs i set consumed_seq = head.m0 + said.n
+    from said join head on head.run_id = said.run_id where i.id = said.id
+)
+select run.id, run.fence, run.write_no, run.attempt, head.conversation_id, head.workspace_id, head.m0, head.e0,
+    now() as at,
+    (select json_agg(json_build_object('role', said.body->>'role', 'text', said.body->>'text') order by said.n)
+     from said where said.run_id = run.id) as said
+from run join head on head.run_id = run.id
+"""
+
+
+async def claim(database: Database, *, lane: str, limit: int, owner: str, lease_seconds: float) -> list[Claim]:
+    """Claim due runs of a lane, the most urgent first.
+
+    Args:
+        database: Its engine pool is used; one statement, one commit.
+        lane: Which queue.
+        limit: At most this many.
+        owner: This process, unique per start.
+        lease_seconds: How long they are ours unless renewed.
+    """
+    rows = await database.fetch(CLAIM, lane, limit, owner, lease_seconds)
+    return [_claimed(row) for row in rows]
+
+
+def _claimed(row: Row) -> Claim:
+    said: list[dict[str, Any]] = row["said"] or []
+    events = [NewEvent(EventType.RUN_STARTED, {"attempt": row["attempt"], "fence": row["fence"]})]
+    events += [
+        NewEvent(EventType.MESSAGE_CREATED, shown={"message_seq": row["m0"] + index, **body})
+        for index, body in enumerate(said, start=1)
+    ]
+    return Claim(
+        run_id=row["id"],
+        conversation_id=row["conversation_id"],
+        workspace_id=row["workspace_id"],
+        fence=row["fence"],
+        write_no=row["write_no"],
+        events=stored(
+            events, run_id=row["id"], conversation_id=row["conversation_id"], first=row["e0"] + 1, at=row["at"]
+        ),
+    )
+
+
+# Invariant: only the holder's fence renews; rows are locked in id order, as in every batch.
+RENEW = """
+with mine as materialized (
+    select r.id from runs r join json_to_recordset($1::json) as x(id uuid, fence bigint) on x.id = r.id
+    where r.fence = x.fence and r.state = 'running'
+    order by r.id for no key update of r
+)
+update runs r set lease_until = now() + make_interval(secs => $2) from mine where r.id = mine.id
+returning r.id, r.cancel_requested_at is not null as cancel_requested
+"""
+
+
+@dataclass(frozen=True)
+class Due:
+    """How much waits in a lane: for the bell, the metrics and the reasons."""
+
+    count: int
+    oldest: datetime | None
+
+
+async def due(database: Database, lane: str) -> Due:
+    """Runs of a lane that could start now."""
+    row = await database.fetchrow(
+        "select count(*) as count, min(run_at) as oldest from runs "
+        "where state = 'queued' and ready and lane = $1 and run_at <= now()",
+        lane,
+    )
+    assert row is not None
+    return Due(row["count"], row["oldest"])

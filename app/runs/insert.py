@@ -1,0 +1,218 @@
+"""A new run and its input, inserted under the conversation's locked head."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.db import Connection
+from app.events import EventType, NewEvent, StoredEvent, rows_of, stored
+from app.messages import FORMAT, Json
+from app.models import new_id
+from app.queue import LANE
+
+
+@dataclass(frozen=True)
+class NewInput:
+    """An accepted message: what was said, and the message body the run will write.
+
+    Attributes:
+        body: `{"role", "text", "message"}`; `message` is the stored body.
+        kind: prompt, answer or event.
+        source: Where it came from, with `source_id` unique in it, so that a repeated mail or click counts once.
+    """
+
+    body: Json
+    kind: str = "prompt"
+    source: str | None = None
+    source_id: str | None = None
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run about to be accepted; its ids are made by the caller, so that a try can be repeated."""
+
+    conversation_id: UUID
+    workspace_id: UUID
+    principal_id: UUID | None
+    input: NewInput | None = None
+    id: UUID = field(default_factory=new_id)
+    task_id: UUID | None = None
+    fire_id: UUID | None = None
+    retry_of: UUID | None = None
+    priority: int = 0
+    run_at: datetime | None = None
+    queue_timeout_seconds: float | None = None
+    deadline_at: datetime | None = None
+    timeout_seconds: float | None = None
+    retry: Json | None = None
+    output_schema: Json | None = None
+    pins: Json | None = None
+    agent_version: int | None = None
+    detached: bool = False
+    lane: str = LANE
+
+
+@dataclass(frozen=True)
+class Inline:
+    """The claim with which an inline turn is born: it runs in the process that took the message."""
+
+    owner: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True)
+class InsertedRun:
+    """What was inserted."""
+
+    run_id: UUID
+    number: int
+    ready: bool
+    running: bool
+    events: list[StoredEvent]
+    message_seq: int
+
+
+# Invariant: ready is decided from the head this statement's transaction holds locked (1 open run after the raise
+# means ready), never from `runs`. An inline run's message is written here: it is next in line by then.
+INSERT = """
+with head as (
+    update heads set open_runs = open_runs + 1, run_no = run_no + 1, event_seq = event_seq + $3,
+        message_seq = message_seq + $4, updated_at = now(),
+        state = case when $5 then 'running' when state = 'idle' then 'queued' else state end,
+        active_run_id = case when $5 then $2 else active_run_id end
+    where conversation_id = $1
+    returning workspace_id, run_no, open_runs = 1 as ready, event_seq - $3 as e0, message_seq - $4 as m0
+), input as (
+    insert into inputs (id, workspace_id, conversation_id, run_id, kind, body, principal_id, source, source_id,
+        consumed_seq)
+    select i.id, head.workspace_id, $1, $2, i.kind, i.body, $6, i.source, i.source_id,
+        case when $5 then head.m0 + 1 end
+    from head, json_to_recordset($7::json) as i(id uuid, kind text, body json, source text, source_id text)
+    returning body
+), message as (
+    insert into messages (conversation_id, seq, workspace_id, run_id, fence, role, text, body, format)
+    select $1, head.m0 + 1, head.workspace_id, $2, 1, input.body->>'role', input.body->>'text',
+        input.body->'message', $8
+    from head, input where $5
+), run as (
+    insert into runs (id, workspace_id, conversation_id, number, root_run_id, retry_of, task_id, fire_id, state, ready,
+        lane, priority, run_at, queue_deadline, deadline_at, timeout_seconds, retry, output_schema, pins,
+        agent_version, principal_id, detached, fence, owner, lease_until, claimed_at, started_at)
+    select $2, head.workspace_id, $1, head.run_no, $2, x.retry_of, x.task_id, x.fire_id,
+        case when $5 then 'running' else 'queued' end, head.ready, x.lane, x.priority, coalesce(x.run_at, now()),
+        now() + make_interval(secs => x.queue_timeout_seconds), x.deadline_at, x.timeout_seconds, x.retry,
+        x.output_schema, x.pins, x.agent_version, $6, x.detached,
+        case when $5 then 1 else 0 end, case when $5 then $9 end,
+        case when $5 then now() + make_interval(secs => $10) end, case when $5 then now() end,
+        case when $5 then now() end
+    from head, json_to_record($11::json) as x(retry_of uuid, task_id uuid, fire_id uuid, lane text, priority bigint,
+        run_at timestamptz, queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json,
+        output_schema json, pins json, agent_version bigint, detached bool)
+), event as (
+    insert into events (conversation_id, seq, workspace_id, run_id, type, ref, payload)
+    select $1, head.e0 + e.i, head.workspace_id, $2, e.type, head.m0 + e.m, e.payload
+    from head, json_to_recordset($12::json) as e(i int, type text, m int, payload json)
+)
+select run_no, ready, e0, m0, now() as at from head
+"""
+
+
+async def insert(connection: Connection, run: NewRun, *, inline: Inline | None = None, behind: int = 0) -> InsertedRun:
+    """Insert a run with its input and first events.
+
+    Needs an `engine_tx()` that holds the lock of the conversation's head.
+
+    Args:
+        connection: Of that transaction.
+        run: The run.
+        inline: Makes it running at once, claimed by this process; only for a run that is next in line.
+        behind: Open runs before it, for the event.
+    """
+    events = _first_events(run, inline, behind)
+    row = await connection.fetchrow(
+        INSERT,
+        run.conversation_id,
+        run.id,
+        len(events),
+        1 if inline and run.input else 0,
+        inline is not None,
+        run.principal_id,
+        _inputs(run),
+        FORMAT,
+        inline.owner if inline else None,
+        inline.lease_seconds if inline else 0.0,
+        _columns(run),
+        [{**event, "m": 1 if event["m"] is not None else None} for event in rows_of(events)],
+    )
+    assert row is not None, "the head exists and is locked"
+    first = row["e0"] + 1
+    return InsertedRun(
+        run_id=run.id,
+        number=row["run_no"],
+        ready=row["ready"],
+        running=inline is not None,
+        events=stored(events, run_id=run.id, conversation_id=run.conversation_id, first=first, at=row["at"]),
+        message_seq=row["m0"],
+    )
+
+
+def _first_events(run: NewRun, inline: Inline | None, behind: int) -> list[NewEvent]:
+    said = {"role": run.input.body["role"], "text": run.input.body["text"]} if run.input else {}
+    if inline:
+        started = NewEvent(EventType.RUN_STARTED, {"attempt": 1, "fence": 1})
+        return [started, *([NewEvent(EventType.MESSAGE_CREATED, message=0, shown=said)] if run.input else [])]
+    queued = NewEvent(EventType.RUN_QUEUED, {"run_at": run.run_at.isoformat()} if run.run_at else {})
+    waiting = run.input is not None and behind > 0
+    return [*([NewEvent(EventType.MESSAGE_QUEUED, {**said, "behind": behind})] if waiting else []), queued]
+
+
+def _inputs(run: NewRun) -> list[Json]:
+    if run.input is None:
+        return []
+    new = run.input
+    return [{"id": str(new_id()), "kind": new.kind, "body": new.body, "source": new.source, "source_id": new.source_id}]
+
+
+def _columns(run: NewRun) -> dict[str, Any]:
+    return {
+        "retry_of": run.retry_of,
+        "task_id": run.task_id,
+        "fire_id": run.fire_id,
+        "lane": run.lane,
+        "priority": run.priority,
+        "run_at": run.run_at,
+        "queue_timeout_seconds": run.queue_timeout_seconds,
+        "deadline_at": run.deadline_at,
+        "timeout_seconds": run.timeout_seconds,
+        "retry": run.retry,
+        "output_schema": run.output_schema,
+        "pins": run.pins,
+        "agent_version": run.agent_version,
+        "detached": run.detached,
+    }
+
+
+STEER = """
+insert into inputs (id, workspace_id, conversation_id, run_id, kind, body, principal_id, source, source_id)
+values ($1, $2, $3, $4, 'steer', $5, $6, $7, $8)
+"""
+
+
+async def steer(connection: Connection, run: NewRun, run_id: UUID) -> None:
+    """Leave an input for a run that is under way; it is injected at the next step boundary.
+
+    Needs an `engine_tx()` that holds the lock of the conversation's head.
+    """
+    assert run.input is not None
+    await connection.execute(
+        STEER,
+        new_id(),
+        run.workspace_id,
+        run.conversation_id,
+        run_id,
+        run.input.body,
+        run.principal_id,
+        run.input.source,
+        run.input.source_id,
+    )

@@ -1,0 +1,126 @@
+"""Why a run is not moving, in plain words."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.db import Database, Row
+from app.messages import Json
+
+WORKER_SILENT_SECONDS = 30
+
+STANDING = """
+select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r.owner, r.lease_until, r.error,
+    r.queued_at, r.claimed_at, r.finished_at, r.cancel_requested_at, r.crash_count, r.waits, r.conversation_id,
+    r.number, r.workspace_id,
+    case when r.state in ('queued', 'waiting') then (
+        select count(*) from runs o where o.conversation_id = r.conversation_id and o.number < r.number
+        and o.state in ('queued', 'running', 'waiting')) else 0 end as behind,
+    exists (select from workers w where w.kind = 'worker' and w.seen_at > now() - make_interval(secs => $2)) as workers
+from runs r where r.id = any($1::uuid[])
+"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What decides whether a run can move."""
+
+    state: str
+    ready: bool
+    later: bool
+    run_at: datetime
+    attempt: int
+    behind: int
+    workers: bool
+    waits: int
+    cancel_requested: bool
+
+
+def reason_of(standing: Standing) -> str | None:
+    """Why a run is not moving; None when it is, or is over."""
+    if standing.state == "running":
+        return "being cancelled" if standing.cancel_requested else None
+    if standing.state == "waiting":
+        return f"waiting for {standing.waits} decisions or children"
+    if standing.state != "queued":
+        return None
+    if not standing.ready:
+        runs = "1 run" if standing.behind == 1 else f"{standing.behind} runs"
+        return f"behind {runs} of this conversation"
+    if standing.later:
+        what = "next retry" if standing.attempt > 1 else "starts"
+        return f"{what} {standing.run_at:%Y-%m-%d %H:%M:%S} UTC"
+    return "waiting for a free worker" if standing.workers else "no worker is running"
+
+
+def standing_of(row: Row) -> Standing:
+    """The standing in a row of the STANDING statement."""
+    return Standing(
+        state=row["state"],
+        ready=row["ready"],
+        later=row["later"],
+        run_at=row["run_at"],
+        attempt=row["attempt"],
+        behind=row["behind"],
+        workers=row["workers"],
+        waits=row["waits"],
+        cancel_requested=row["cancel_requested_at"] is not None,
+    )
+
+
+async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, str | None]:
+    """The reason of each of these runs, in one statement."""
+    if not run_ids:
+        return {}
+    rows = await database.fetch(STANDING, run_ids, WORKER_SILENT_SECONDS)
+    return {row["id"]: reason_of(standing_of(row)) for row in rows}
+
+
+LAST_EVENT = "select seq, type, at from events where run_id = $1 order by seq desc limit 1"
+
+
+async def explain(database: Database, run_id: UUID) -> Json:
+    """Everything an operator asks of a run that does not move: why, since when, who holds it, and what to do next."""
+    row = await database.fetchrow(STANDING, [run_id], WORKER_SILENT_SECONDS)
+    last = await database.fetchrow(LAST_EVENT, run_id)
+    assert row is not None, "the caller has found the run"
+    standing = standing_of(row)
+    return {
+        "run_id": run_id,
+        "conversation_id": row["conversation_id"],
+        "state": row["state"],
+        "reason": reason_of(standing) or _settled_reason(row),
+        "since": row["finished_at"] or row["claimed_at"] or row["queued_at"],
+        "attempt": row["attempt"],
+        "crash_count": row["crash_count"],
+        "behind": row["behind"],
+        "run_at": row["run_at"],
+        "lease": {"owner": row["owner"], "until": row["lease_until"]} if row["owner"] else None,
+        "workers_alive": row["workers"],
+        "error": row["error"],
+        "last_event": dict(last) if last else None,
+        "next_action": _next_action(row, standing),
+    }
+
+
+def _settled_reason(row: Row) -> str:
+    if row["state"] == "running":
+        return f"running, held by {row['owner']}"
+    if row["state"] == "completed":
+        return "completed"
+    error: dict[str, Any] = row["error"] or {}
+    return f"{row['state']}: {error.get('message') or 'no error recorded'}"
+
+
+def _next_action(row: Row, standing: Standing) -> Json:
+    run = row["id"]
+    if standing.state == "queued" and standing.ready and not standing.later and not standing.workers:
+        return {"what": "Start a worker.", "command": "parley worker"}
+    if standing.state == "queued" and not standing.ready:
+        return {"what": "Wait, or cancel the runs before it.", "command": f"parley runs cancel {run}"}
+    if standing.state in ("failed", "cancelled"):
+        return {"what": "Read what happened, then try it again.", "command": f"parley runs retry {run}"}
+    if standing.state == "completed":
+        return {"what": "Read the result.", "command": f"parley runs show {run}"}
+    return {"what": "Watch it.", "command": f"parley runs tail {run}"}

@@ -1,0 +1,215 @@
+"""`settle`: the only way into a terminal state, for the executor, cancel, expiry, deadline and crash cap alike.
+
+One transaction holds the run's end, its last events, its deliveries, its task's counters and the next run's turn.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from app.db import Connection, Row
+from app.errors import ParleyError
+from app.events import EventType, NewEvent, StoredEvent
+from app.messages import Json
+from app.notifications import Notice, NotificationConfig, plan
+from app.notifications.deliver import insert as insert_deliveries
+from app.runs import Fenced, NewRun, RunState, Write, hand_on, insert
+from app.runs.end import Ended, end
+from app.settings import Settings
+
+TERMINAL_EVENT = {
+    RunState.COMPLETED: EventType.RUN_COMPLETED,
+    RunState.FAILED: EventType.RUN_FAILED,
+    RunState.CANCELLED: EventType.RUN_CANCELLED,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        state: completed, failed or cancelled.
+        result: The result as text; for an end before the answer, what there is of it.
+        output: The structured output, if one was asked for.
+        error: `{"code", "message", "retryable"}` of a failed or cancelled run.
+        write: The last messages, calls and events, before the terminal event.
+    """
+
+    state: RunState
+    result: str | None = None
+    output: Any = None
+    error: Json | None = None
+    write: Write = field(default_factory=Write)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the ending committed: events to publish, and whether work became due."""
+
+    events: list[StoredEvent]
+    work_is_due: bool
+
+
+def failed(error: ParleyError, write: Write | None = None) -> Outcome:
+    """The outcome of a run that ended by one of our errors."""
+    return Outcome(RunState.FAILED, error=error_of(error), write=write or Write())
+
+
+def cancelled(reason: str | None, write: Write | None = None, result: str | None = None) -> Outcome:
+    """The outcome of a run that was cancelled."""
+    error: Json = {"code": "cancelled", "message": reason or "The run was cancelled.", "retryable": False}
+    return Outcome(RunState.CANCELLED, result=result, error=error, write=write or Write())
+
+
+def error_of(error: ParleyError) -> Json:
+    """An error as runs and events show it."""
+    return {"code": error.code, "message": error.detail, "retryable": error.retryable}
+
+
+# The head is locked in a statement of its own, before anything is decided; the rest is read for the notification.
+LOCK = """
+select r.task_id, r.detached, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
+    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, t.consecutive_failures, t.enabled,
+    p.email
+from heads h join runs r on r.conversation_id = h.conversation_id and r.id = $2
+join conversations c on c.id = h.conversation_id join agents a on a.id = c.agent_id
+left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
+where h.conversation_id = $1 for no key update of h
+"""
+
+
+async def settle(
+    connection: Connection,
+    settings: Settings,
+    run_id: UUID,
+    conversation_id: UUID,
+    outcome: Outcome,
+    *,
+    who: Fenced | None = None,
+) -> Settled | None:
+    """End a run.
+
+    Needs an `engine_tx()`; publish the answered events and ring after its commit.
+
+    Args:
+        connection: Of that transaction.
+        settings: For links and the default Slack webhook.
+        run_id: The run.
+        conversation_id: Its conversation.
+        outcome: How it ended.
+        who: The executor ending its own run; None for everybody else.
+
+    Returns:
+        None when the run had ended already: that end stands.
+
+    Raises:
+        LeaseLost: when `who` does not hold the run any more.
+    """
+    about = await connection.fetchrow(LOCK, conversation_id, run_id)
+    if about is None:
+        return None
+    pauses = _pauses(about, outcome)
+    write = _with_terminal_event(outcome, pauses=pauses)
+    ended = await end(
+        connection,
+        who,
+        run_id,
+        conversation_id,
+        outcome.state,
+        write,
+        result=outcome.result,
+        output=outcome.output,
+        error=outcome.error,
+    )
+    if ended is None:
+        return None
+    work_is_due = await _pass_the_turn(connection, ended)
+    if ended.task_id:
+        await _count(connection, ended.task_id, outcome.state, pauses=pauses)
+    if ended.task_id or ended.detached:
+        await _notify(connection, settings, about, ended, outcome)
+    return Settled(ended.events, work_is_due)
+
+
+def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
+    write = outcome.write
+    if pauses:
+        write.events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
+    kind = TERMINAL_EVENT[outcome.state]
+    if outcome.state is RunState.COMPLETED:
+        write.events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
+    else:
+        write.events.append(NewEvent(kind, {"error": outcome.error}))
+    return write
+
+
+async def _pass_the_turn(connection: Connection, ended: Ended) -> bool:
+    """Hand `ready` to the conversation's next run, and give messages that came too late a run of their own."""
+    due = False
+    if ended.open_runs and ended.was_ready:
+        due = await hand_on(connection, ended.conversation_id) is not None
+    if ended.has_steers:
+        follow_up = NewRun(ended.conversation_id, ended.workspace_id, ended.principal_id)
+        inserted = await insert(connection, follow_up, behind=ended.open_runs)
+        ended.events.extend(inserted.events)
+        await connection.execute(MOVE_STEERS, ended.run_id, follow_up.id)
+        due = due or inserted.ready
+    return due
+
+
+MOVE_STEERS = (
+    "update inputs set run_id = $2, kind = 'prompt' where run_id = $1 and kind = 'steer' and consumed_seq is null"
+)
+
+PAUSED = "paused after too many failures in a row"
+
+COUNT = """
+update tasks set consecutive_failures = case when $2 then consecutive_failures + 1 else 0 end,
+    enabled = enabled and not $3, paused_reason = case when $3 then $4 else paused_reason end
+where id = $1 and ($2 or consecutive_failures > 0)
+"""
+
+
+def _pauses(about: Row, outcome: Outcome) -> bool:
+    limit = about["auto_pause_after"]
+    return bool(
+        limit and about["enabled"] and outcome.state is RunState.FAILED and about["consecutive_failures"] + 1 >= limit
+    )
+
+
+async def _count(connection: Connection, task_id: UUID, state: RunState, *, pauses: bool) -> None:
+    if state is not RunState.CANCELLED:
+        await connection.execute(COUNT, task_id, state is RunState.FAILED, pauses, PAUSED)
+
+
+async def _notify(connection: Connection, settings: Settings, about: Row, ended: Ended, outcome: Outcome) -> None:
+    terminal = next(event for event in ended.events if event.is_terminal)
+    notice = Notice(
+        event=terminal.type,
+        workspace_id=ended.workspace_id,
+        conversation_id=ended.conversation_id,
+        run_id=ended.run_id,
+        task_id=ended.task_id,
+        event_seq=terminal.seq,
+        title=about["task_title"] or about["conversation_title"],
+        base_url=settings.base_url,
+        text=outcome.result or "",
+        error=outcome.error["message"] if outcome.error else None,
+        agent=about["agent"],
+        model=ended.model or "",
+        finished_at=ended.at,
+    )
+    default_slack = settings.slack_webhook_url is not None
+    config = _config(about, ended, default_slack=default_slack)
+    await insert_deliveries(connection, notice, plan(notice, config, default_slack=default_slack))
+
+
+def _config(about: Row, ended: Ended, *, default_slack: bool) -> NotificationConfig | None:
+    """The task's rules; a turn sent to the background tells the person who sent it."""
+    if ended.task_id:
+        return NotificationConfig.from_stored(about["notification_config"])
+    channels = [*(["email"] if about["email"] else []), *(["slack"] if default_slack else [])]
+    if not channels:
+        return None
+    return NotificationConfig.model_validate({"channels": channels, "email_address": about["email"]})

@@ -1,0 +1,164 @@
+"""The resident of a worker: claims due runs, executes them, sweeps, sends deliveries. Needs no Redis.
+
+Rings only make it look sooner; it also looks on a timer.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from app.errors import DatabaseUnavailable, ParleyError, all_errors
+from app.executor import Engine
+from app.notifications.channel import Means
+from app.notifications.deliver import Sender
+from app.queue import LANE
+from app.runs import claim, due, overdue, recover, stranded
+from app.settle import failed
+from workers.presence import beat, leave
+
+log = structlog.stdlib.get_logger(__name__)
+
+CRASH_CAP = 3  # A run that took down this many workers is poison.
+BEAT_SECONDS = 5.0
+DELIVERIES = 10
+GRACE_SECONDS = 5.0
+ERRORS: dict[str, type[ParleyError]] = {kind.code: kind for kind in all_errors()}
+
+
+class Resident:
+    """Owns the worker's slots."""
+
+    def __init__(self, engine: Engine, *, lane: str = LANE) -> None:
+        """Work for a lane with an open engine."""
+        self._engine = engine
+        self._lane = lane
+        self._settings = engine.settings
+        self._rung = asyncio.Event()
+        self._mail = asyncio.Event()
+        self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._no_recovery_until = 0.0
+        self.defects = 0
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._engine.on_free = self._rung.set
+        self._engine.bell.listener = self.ring
+        loops = (self._claim_loop, self._sweep_loop, self._delivery_loop, self._beat_loop)
+        self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
+
+    async def stop(self) -> None:
+        """Stop claiming, let runs finish for a moment, give the rest back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._engine.drain(GRACE_SECONDS)
+        await self._engine.release_all()
+        with contextlib.suppress(DatabaseUnavailable):
+            await leave(self._engine.database, self._engine.owner)
+
+    def ring(self, lane: str = LANE) -> None:
+        """Work may be due."""
+        if lane == self._lane:
+            self._rung.set()
+            self._mail.set()
+
+    async def _for_ever(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """A loop that outlives PostgreSQL outages and its own defects."""
+        while True:
+            try:
+                await loop()
+            except DatabaseUnavailable as error:
+                log.warning("worker.database_away", detail=error.detail)
+                # Every holder was cut off: each gets a lease's time to renew before its runs are taken.
+                self._no_recovery_until = time.monotonic() + self._settings.parley_lease_seconds
+            except Exception:  # a defect in one pass must not end the worker
+                log.exception("worker.loop_broke")
+            await asyncio.sleep(self._settings.parley_sweep_seconds)
+
+    # --- claiming --------------------------------------------------------------------------------------
+
+    @property
+    def _free(self) -> int:
+        return self._settings.parley_concurrency - len(self._engine.running)
+
+    async def _claim_loop(self) -> None:
+        while True:
+            self._rung.clear()
+            while self._free > 0 and await self._claim_batch():
+                pass
+            await self._pass_on_if_full()
+            await _wait(self._rung, self._settings.parley_sweep_seconds)
+
+    async def _claim_batch(self) -> bool:
+        """Claim as many due runs as there are slots; whether more may be due."""
+        wanted = self._free
+        claims = await claim(
+            self._engine.database,
+            lane=self._lane,
+            limit=wanted,
+            owner=self._engine.owner,
+            lease_seconds=self._settings.parley_lease_seconds,
+        )
+        for each in claims:
+            self._engine.spawn(each)
+        return len(claims) == wanted
+
+    async def _pass_on_if_full(self) -> None:
+        """Out of slots while runs are due: another worker may have some."""
+        if self._free <= 0 and (await due(self._engine.database, self._lane)).count:
+            self._engine.bell.pass_on(self._lane)
+
+    # --- sweeping --------------------------------------------------------------------------------------
+
+    async def _sweep_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.parley_sweep_seconds)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Take over what dead processes held, end what ran out of time, mend what should not be."""
+        lease, database = self._settings.parley_lease_seconds, self._engine.database
+        if time.monotonic() >= self._no_recovery_until:
+            for lost in await recover(database, lease_seconds=lease, crash_cap=CRASH_CAP):
+                log.warning("run.recovered", run_id=str(lost.run_id), owner=lost.owner, crashes=lost.crash_count)
+                self._engine.bus.publish(lost.events)
+                self.ring(self._lane)
+            for over in await overdue(database, lease_seconds=lease, crash_cap=CRASH_CAP):
+                log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
+                await self._engine.settle(over.run_id, over.conversation_id, failed(ERRORS[over.code]()))
+        for conversation_id in await stranded(database):
+            self.defects += 1
+            log.error("conversation.stranded", conversation_id=str(conversation_id))
+            await self._engine.hand_on(conversation_id)
+
+    # --- delivering ------------------------------------------------------------------------------------
+
+    async def _delivery_loop(self) -> None:
+        while True:
+            self._mail.clear()
+            while await self._sender.send_due(DELIVERIES) == DELIVERIES:
+                pass
+            await _wait(self._mail, self._settings.parley_sweep_seconds)
+
+    async def _beat_loop(self) -> None:
+        while True:
+            await beat(
+                self._engine.database,
+                self._engine.owner,
+                kind="worker",
+                slots=self._settings.parley_concurrency,
+                running=len(self._engine.running),
+            )
+            await asyncio.sleep(BEAT_SECONDS)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
