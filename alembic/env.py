@@ -6,6 +6,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.embedded import with_running_servers
 from app.models import Base
 from app.settings import Settings
 
@@ -23,7 +24,7 @@ def run(connection: Connection) -> None:
 
 async def connect_and_run() -> None:
     """Open the one connection."""
-    dsn = context.config.attributes.get("dsn") or Settings.load().dsn()
+    dsn = context.config.attributes.get("dsn") or with_running_servers(Settings.load()).dsn()
     engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
     async with engine.connect() as connection:
         await connection.run_sync(run)

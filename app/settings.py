@@ -138,6 +138,10 @@ class Settings(BaseSettings):
     parley_pool_size: int = Field(10, ge=2, le=200, description="Connections of each pool of a process.")
     parley_max_body_bytes: int = Field(2_000_000, ge=1024, description="Largest request body accepted.")
 
+    # The command line, as a client.
+    parley_url: str | None = Field(None, description="Server the commands talk to; the one running here when unset.")
+    parley_api_key: SecretStr | None = Field(None, description="API key the commands send.")
+
     @classmethod
     def settings_customise_sources(
         cls,

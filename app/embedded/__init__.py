@@ -1,5 +1,6 @@
 """PostgreSQL and Valkey from wheels, and the whole of Parley in one supervised process tree."""
 
+from app.embedded.attach import with_running_servers
 from app.embedded.home import Home, Run, running
 from app.embedded.postgres import PostgresServer, start_postgres
 from app.embedded.processes import Child, Process
@@ -23,4 +24,5 @@ __all__ = [
     "start_postgres",
     "start_valkey",
     "up",
+    "with_running_servers",
 ]
