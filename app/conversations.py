@@ -374,6 +374,7 @@ async def retry(
     origin: str,
     text: str | None = None,
     principal_id: UUID | None = None,
+    new_run_id: UUID | None = None,
 ) -> Accepted:
     """Try an ended run again, as a new run with `retry_of`.
 
@@ -386,6 +387,7 @@ async def retry(
             `fork` does so in a new conversation that ends before the run.
         text: Said instead of the run's input (`start` and `fork`).
         principal_id: Who asks.
+        new_run_id: The new run's id, made by the caller.
 
     Raises:
         NotFound: no such run.
@@ -407,7 +409,7 @@ async def retry(
     said = text or (row["body"]["text"] if row["body"] else None)
     if origin == "failed_step" and row["consumed_seq"] is not None:
         said = None
-    turn = Turn(said, principal_id=principal_id, run=keep)
+    turn = Turn(said, principal_id=principal_id, run=keep, run_id=new_run_id or new_id())
     if origin == "fork":
         before = (row["first_seq"] or 1) - 1
         return await fork(connection, settings, workspace_id, row["conversation_id"], before, turn)
@@ -449,6 +451,7 @@ async def fork(
     turn: Turn | None,
     *,
     inline: Inline | None = None,
+    copy_id: UUID | None = None,
 ) -> Accepted:
     """Copy a conversation up to a message into a new one, and go on there with a message if one is given.
 
@@ -460,6 +463,7 @@ async def fork(
         last_seq: The last message to copy; 0 copies none.
         turn: What is said there; None leaves the copy idle.
         inline: As for `reply`.
+        copy_id: The copy's id, made by the caller.
 
     Raises:
         NotFound: no such conversation.
@@ -470,7 +474,7 @@ async def fork(
         raise InvalidRequest(
             f"from_seq must be between 1 and {head['message_seq']}, the number of the last message", field="from_seq"
         )
-    copy = new_id()
+    copy = copy_id or new_id()
     principal_id = turn.principal_id if turn else None
     await connection.execute(COPY_CONVERSATION, copy, conversation_id, last_seq, principal_id)
     await connection.execute(COPY_HEAD, copy, workspace_id, last_seq)

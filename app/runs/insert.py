@@ -202,12 +202,14 @@ values ($1, $2, $3, $4, 'steer', $5, $6, $7, $8)
 async def steer(connection: Connection, run: NewRun, run_id: UUID) -> None:
     """Leave an input for a run that is under way; it is injected at the next step boundary.
 
+    The input takes the id its own run would have had.
+
     Needs an `engine_tx()` that holds the lock of the conversation's head.
     """
     assert run.input is not None
     await connection.execute(
         STEER,
-        new_id(),
+        run.id,
         run.workspace_id,
         run.conversation_id,
         run_id,

@@ -1,0 +1,529 @@
+"""Conversations: beginning one, talking, reading, watching, forking, exporting."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Row, Select, delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import audit, conversations
+from app.agents import check_schema
+from app.api.access import Caller, may
+from app.api.answers import ANSWERS, Answer, MessageOut, Prefer, Usage, answer_to, made_before
+from app.api.idempotency import Idempotent
+from app.api.pages import Page, PageOf, paged
+from app.api.streams import STREAM_RESPONSES, After, EventLimit, LastEventId, cursor_of, event_page, sse, wants_json
+from app.api.strict import resource
+from app.conversations import Accepted, NewConversation, Turn
+from app.db import Connection
+from app.errors import Conflict, InvalidRequest, NotAvailable, NotFound
+from app.messages import Json
+from app.models import Agent, Conversation, Head, Input, Message, Run, new_id
+from app.patterns import PATTERNS, pattern_named
+from app.runs import TERMINAL_STATES
+
+router = resource("conversations")
+
+Policy = Literal["enqueue", "reject", "interrupt", "steer"]
+MAX_CONTEXT_BYTES = 200_000
+LATER = ("budget", "attachments")
+
+
+class NewConversationBody(BaseModel):
+    """A conversation about to begin."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"pattern_type": "chatbot", "context_data": {}}]}
+    )
+
+    pattern_type: str = Field(description=f"One of {', '.join(PATTERNS)}.")
+    agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
+    title: str | None = Field(None, max_length=500, description="Cut from the first message when left out.")
+    user: str | None = Field(None, max_length=200, description="Whose conversation, as your application names people.")
+    context_data: Json = Field(default_factory=dict[str, Any], description="The app's state, for a sidekick.")
+    on_message: Policy = Field("enqueue", description="What a message does while a run is open.")
+    budget: Json | None = Field(None, description="Not offered yet.")
+
+
+class ChangeBody(BaseModel):
+    """Changes to a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str | None = Field(None, max_length=500)
+    user: str | None = Field(None, max_length=200)
+    context_data: Json | None = None
+    on_message: Policy | None = None
+
+
+class MessageFields(BaseModel):
+    """What a message may carry beside its text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: bool = Field(False, description="Answer with a stream of the run's events.")
+    background: bool = Field(False, description="Run in a worker; answer 202 at once.")
+    context_data: Json | None = Field(None, description="The app's state as of this message, for a sidekick.")
+    on_message: Policy | None = Field(None, description="Overrides the conversation's policy.")
+    output_schema: Json | None = Field(None, description="JSON schema of the output, of type object.")
+    budget: Json | None = Field(None, description="Not offered yet.")
+    attachments: list[str] | None = Field(None, description="Not offered yet.")
+
+
+class MessageBody(MessageFields):
+    """A message to a conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"message": "What is the capital of France?", "stream": False}]}
+    )
+
+    message: str = Field(min_length=1, max_length=200_000)
+
+
+class ContinueBody(MessageFields):
+    """Goes on, with a message or without."""
+
+    message: str | None = Field(None, min_length=1, max_length=200_000)
+
+
+class ForkBody(BaseModel):
+    """From where a conversation is copied."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"from_seq": 2}]})
+
+    from_seq: int = Field(ge=1, description="The last message copied; with `message`, the one it replaces.")
+    message: str | None = Field(None, min_length=1, max_length=200_000)
+
+
+class ForkedFrom(BaseModel):
+    """Where a copy came from."""
+
+    conversation_id: UUID
+    seq: int
+
+
+class ConversationOut(BaseModel):
+    """A conversation as the API shows it."""
+
+    id: UUID
+    pattern_type: str
+    title: str
+    agent: str
+    agent_version: int | None = Field(description="The version it keeps; null follows the published one.")
+    origin: str
+    trusted: bool
+    user: str | None
+    parent_id: UUID | None
+    task_id: UUID | None
+    forked_from: ForkedFrom | None
+    context_data: Json
+    on_message: Policy
+    state: str = Field(description="idle, queued, running or waiting.")
+    usage: Usage
+    created_at: datetime
+    updated_at: datetime
+
+
+class ForkOut(ConversationOut):
+    """A copy, and the run that answers the message it was made with."""
+
+    run_id: UUID | None = None
+
+
+class PendingOut(BaseModel):
+    """A message that waits for its run."""
+
+    id: UUID
+    run_id: UUID
+    kind: str
+    text: str
+    created_at: datetime
+
+
+class MessagesOut(Page[MessageOut]):
+    """A page of messages, oldest first, and what waits to become one."""
+
+    pending: list[PendingOut]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+Found = Row[Conversation, Head, str]
+Reader = Annotated[Caller, may("conversations:read")]
+Writer = Annotated[Caller, may("conversations:write")]
+
+
+def selected() -> Select[Conversation, Head, str]:
+    """Conversations with their head and their agent's name."""
+    return (
+        select(Conversation, Head, Agent.name)
+        .join(Head, Head.conversation_id == Conversation.id)
+        .join(Agent, Agent.id == Conversation.agent_id)
+    )
+
+
+def shown(row: Found) -> ConversationOut:
+    """A conversation's rows as the API shows them."""
+    conversation, head, agent = row
+    source = conversation.forked_from_id
+    return ConversationOut(
+        id=conversation.id,
+        pattern_type=conversation.pattern_type,
+        title=conversation.title,
+        agent=agent,
+        agent_version=conversation.agent_version,
+        origin=conversation.origin,
+        trusted=conversation.trusted,
+        user=conversation.user,
+        parent_id=conversation.parent_id,
+        task_id=conversation.task_id,
+        forked_from=ForkedFrom(conversation_id=source, seq=conversation.forked_at_seq or 0) if source else None,
+        context_data=conversation.context_data,
+        on_message=conversation.on_message,  # pyright: ignore[reportArgumentType]
+        state=head.state,
+        usage=Usage.of(head.requests, head.input_tokens, head.output_tokens, head.cost_usd),
+        created_at=conversation.created_at,
+        updated_at=max(conversation.updated_at, head.updated_at),
+    )
+
+
+async def find(session: AsyncSession, workspace_id: UUID, conversation_id: UUID) -> Found:
+    """The conversation of that id.
+
+    Raises:
+        NotFound: when the workspace has none.
+    """
+    query = selected().where(Conversation.workspace_id == workspace_id, Conversation.id == conversation_id)
+    row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no conversation {conversation_id}")
+    return row
+
+
+async def show(caller: Caller, conversation_id: UUID) -> ConversationOut:
+    """The conversation of that id as the API shows it."""
+    async with caller.transaction() as session:
+        return shown(await find(session, caller.workspace_id, conversation_id))
+
+
+# --- conversations ----------------------------------------------------------------------------------
+
+
+@router.post("/conversations", summary="Begin a conversation", status_code=201)
+async def begin(body: NewConversationBody, caller: Writer, key: Idempotent) -> ConversationOut:
+    """It is idle until it gets a message."""
+    refuse_later(body)
+    pattern = pattern_named(body.pattern_type)
+    check_context(body.context_data)
+    new = new_id()
+    async with caller.database.engine_tx() as connection:
+        repeat = await key.claim(connection, caller, "conversation", new)
+        if repeat is None:
+            agent = await conversations.find_agent(connection, caller.workspace_id, body.agent)
+            await conversations.start(
+                connection,
+                NewConversation(
+                    caller.workspace_id,
+                    pattern,
+                    agent,
+                    "api",
+                    title=body.title or "",
+                    principal_id=caller.principal.id,
+                    user=body.user,
+                    context_data=body.context_data,
+                    on_message=body.on_message,
+                    id=new,
+                ),
+            )
+    return await show(caller, repeat.uuid if repeat else new)
+
+
+SEARCH = """
+select distinct conversation_id from messages
+where workspace_id = $1 and to_tsvector('simple', left(text, 20000)) @@ websearch_to_tsquery('simple', $2) limit 1000
+"""
+
+
+@router.get("/conversations", summary="List conversations")
+async def list_conversations(
+    caller: Reader,
+    page: Annotated[PageOf, paged("conversations")],
+    pattern: Annotated[str | None, Query(description="Of this pattern_type.")] = None,
+    agent: Annotated[str | None, Query(description="Of this agent, by name.")] = None,
+    state: Annotated[Literal["idle", "queued", "running", "waiting"] | None, Query()] = None,
+    origin: Annotated[str | None, Query(max_length=50)] = None,
+    task_id: Annotated[UUID | None, Query()] = None,
+    user: Annotated[str | None, Query(max_length=200)] = None,
+    q: Annotated[str | None, Query(max_length=500, description="Words in titles and messages.")] = None,
+) -> Page[ConversationOut]:
+    """Newest first."""
+    query = selected().where(Conversation.workspace_id == caller.workspace_id)
+    wanted = (
+        (Conversation.pattern_type, pattern and pattern_named(pattern, field="pattern").name),
+        (Agent.name, agent),
+        (Head.state, state),
+        (Conversation.origin, origin),
+        (Conversation.task_id, task_id),
+        (Conversation.user, user),
+    )
+    for column, value in wanted:
+        query = query.where(column == value) if value is not None else query
+    if q:
+        rows = await caller.database.fetch(SEARCH, caller.workspace_id, q)
+        in_text = Conversation.id.in_([row["conversation_id"] for row in rows])
+        query = query.where(in_text | Conversation.title.icontains(q, autoescape=True))
+    query = query.where(Conversation.id < page.after) if page.after else query
+    async with caller.transaction() as session:
+        rows = (await session.execute(query.order_by(Conversation.id.desc()).limit(page.fetch))).all()
+    return page.cut([shown(row) for row in rows], lambda each: each)
+
+
+@router.get("/conversations/{conversation_id}", summary="A conversation")
+async def get_conversation(conversation_id: UUID, caller: Reader) -> ConversationOut:
+    """Its state, origin and totals."""
+    return await show(caller, conversation_id)
+
+
+@router.patch("/conversations/{conversation_id}", summary="Change a conversation")
+async def change(conversation_id: UUID, body: ChangeBody, caller: Writer) -> ConversationOut:
+    """Each field given replaces the whole field."""
+    values = body.model_dump(exclude_unset=True)
+    check_context(values.get("context_data"))
+    async with caller.transaction() as session:
+        conversation, _, _ = await find(session, caller.workspace_id, conversation_id)
+        for name, value in values.items():
+            if value is None and name != "user":
+                raise InvalidRequest(f"{name} can't be null", field=name)
+            setattr(conversation, name, value)
+        conversation.updated_at = func.now()
+    return await show(caller, conversation_id)
+
+
+@router.delete("/conversations/{conversation_id}", summary="Delete a conversation", status_code=204)
+async def remove(conversation_id: UUID, caller: Writer) -> None:
+    """Really deletes it, with its messages, runs and events. One with an open run is refused: cancel that first."""
+    async with caller.transaction() as session:
+        row = await session.execute(
+            select(Head.open_runs)
+            .where(Head.workspace_id == caller.workspace_id, Head.conversation_id == conversation_id)
+            .with_for_update(key_share=False)
+        )
+        open_runs = row.scalar_one_or_none()
+        if open_runs is None:
+            raise NotFound(f"there is no conversation {conversation_id}")
+        if open_runs:
+            raise Conflict("a run of this conversation is open; cancel it first")
+        await session.execute(
+            delete(Conversation).where(
+                Conversation.workspace_id == caller.workspace_id, Conversation.id == conversation_id
+            )
+        )
+        audit.record(session, caller.entry("conversation.delete", "conversation", conversation_id))
+
+
+# --- talking ----------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/conversations/{conversation_id}/messages", summary="Say something", response_model=Answer, responses=ANSWERS
+)
+async def say(
+    conversation_id: UUID,
+    body: MessageBody,
+    response: Response,
+    caller: Writer,
+    key: Idempotent,
+    prefer: Prefer = None,
+) -> Any:
+    """200 with the reply, 202 when it parks, backs off or takes longer than asked, or a stream of its events."""
+    turn = turn_of(caller, body.message, body)
+    return await _accept(conversation_id, conversations.reply, turn, body, response, caller, key, prefer)
+
+
+@router.post("/conversations/{conversation_id}/continue", summary="Go on", response_model=Answer, responses=ANSWERS)
+async def go_on(
+    conversation_id: UUID,
+    body: ContinueBody,
+    response: Response,
+    caller: Writer,
+    key: Idempotent,
+    prefer: Prefer = None,
+) -> Any:
+    """With a message; without one from the last checkpoint, or by saying "Continue."."""
+    turn = turn_of(caller, body.message, body)
+    return await _accept(conversation_id, conversations.carry_on, turn, body, response, caller, key, prefer)
+
+
+async def _accept(
+    conversation_id: UUID,
+    take: Callable[..., Awaitable[Accepted]],
+    turn: Turn,
+    body: MessageFields,
+    response: Response,
+    caller: Caller,
+    key: Idempotent,
+    prefer: str | None,
+) -> Any:
+    inline = None if body.background else caller.engine.inline
+    async with caller.database.engine_tx() as connection:
+        repeat = await key.claim(connection, caller, "run", turn.run_id)
+        if repeat:
+            accepted = await made_before(connection, repeat)
+        else:
+            accepted = await take(
+                connection, caller.settings, caller.workspace_id, conversation_id, turn, inline=inline
+            )
+    caller.engine.welcome(accepted)
+    return await answer_to(caller, response, accepted, stream=body.stream, background=body.background, prefer=prefer)
+
+
+def turn_of(caller: Caller, text: str | None, body: MessageFields) -> Turn:
+    """A message body as the turn it asks for."""
+    refuse_later(body)
+    check_context(body.context_data)
+    check_schema(body.output_schema, "output_schema")
+    return Turn(
+        text,
+        context=body.context_data,
+        on_message=body.on_message,
+        principal_id=caller.principal.id,
+        run={"output_schema": body.output_schema, "detached": body.background},
+    )
+
+
+def refuse_later(body: BaseModel) -> None:
+    """Refuse by name what a later version brings.
+
+    Raises:
+        NotAvailable: naming the field.
+    """
+    for name in LATER:
+        if getattr(body, name, None) is not None:
+            raise NotAvailable(f"{name} is not offered yet", field=name)
+
+
+def check_context(value: Json | None) -> None:
+    """Refuse app state that no model could read.
+
+    Raises:
+        InvalidRequest: when it is too large.
+    """
+    if value and len(str(value)) > MAX_CONTEXT_BYTES:
+        raise InvalidRequest(f"context_data must be at most {MAX_CONTEXT_BYTES} characters", field="context_data")
+
+
+@router.post("/conversations/{conversation_id}/fork", summary="Copy a conversation", status_code=201)
+async def fork(conversation_id: UUID, body: ForkBody, caller: Writer, key: Idempotent) -> ForkOut:
+    """A new conversation with the messages up to one; with `message`, that one is replaced and answered."""
+    copy = new_id()
+    turn = Turn(body.message, principal_id=caller.principal.id) if body.message else None
+    last = body.from_seq - 1 if turn else body.from_seq
+    async with caller.database.engine_tx() as connection:
+        repeat = await key.claim(connection, caller, "conversation", copy)
+        accepted = None if repeat else await _fork(connection, caller, conversation_id, last, turn, copy)
+    if accepted and turn:
+        caller.engine.welcome(accepted)
+    made = await show(caller, repeat.uuid if repeat else copy)
+    return ForkOut(**dict(made), run_id=accepted.run_id if accepted and turn else None)
+
+
+async def _fork(
+    connection: Connection, caller: Caller, conversation_id: UUID, last: int, turn: Turn | None, copy: UUID
+) -> Accepted:
+    return await conversations.fork(
+        connection,
+        caller.settings,
+        caller.workspace_id,
+        conversation_id,
+        last,
+        turn,
+        inline=caller.engine.inline,
+        copy_id=copy,
+    )
+
+
+# --- messages, events, export -----------------------------------------------------------------------
+
+
+@router.get("/conversations/{conversation_id}/messages", summary="Read the messages")
+async def list_messages(
+    conversation_id: UUID, caller: Reader, page: Annotated[PageOf, paged("messages")]
+) -> MessagesOut:
+    """Oldest first, with `pending`: accepted messages whose run has not taken them in yet."""
+    query = select(Message).where(Message.conversation_id == conversation_id).order_by(Message.seq)
+    query = query.where(Message.seq > page.number) if page.number else query
+    async with caller.transaction() as session:
+        await find(session, caller.workspace_id, conversation_id)
+        rows = list(await session.scalars(query.limit(page.fetch)))
+        pending = await _pending(session, conversation_id)
+    cut = page.cut(rows, lambda row: MessageOut.of(vars(row), conversation_id), lambda row: row.seq)
+    return MessagesOut(items=cut.items, next_cursor=cut.next_cursor, pending=pending)
+
+
+async def _pending(session: AsyncSession, conversation_id: UUID) -> list[PendingOut]:
+    query = (
+        select(Input)
+        .join(Run, Run.id == Input.run_id)
+        .where(
+            Input.conversation_id == conversation_id,
+            Input.consumed_seq.is_(None),
+            Run.state.not_in([str(state) for state in TERMINAL_STATES]),
+        )
+        .order_by(Input.id)
+    )
+    return [
+        PendingOut(id=row.id, run_id=row.run_id, kind=row.kind, text=row.body["text"], created_at=row.created_at)
+        for row in await session.scalars(query)
+    ]
+
+
+@router.get(
+    "/conversations/{conversation_id}/events",
+    summary="Watch a conversation",
+    responses=STREAM_RESPONSES,
+    response_model=None,
+)
+async def conversation_events(
+    conversation_id: UUID,
+    request: Request,
+    caller: Reader,
+    last_event_id: LastEventId = None,
+    after: After = None,
+    limit: EventLimit = 100,
+) -> Any:
+    """Everything that happens in it, from the first event or from a cursor; the stream stays open."""
+    position = cursor_of(last_event_id, after)
+    async with caller.transaction() as session:
+        await find(session, caller.workspace_id, conversation_id)
+    if wants_json(request):
+        return await event_page(caller.engine, conversation_id, after=position, limit=limit)
+    return sse(caller.engine, conversation_id, after=position)
+
+
+@router.get("/conversations/{conversation_id}/export", summary="Export a conversation", response_model=None)
+async def export(
+    conversation_id: UUID, caller: Reader, format: Annotated[Literal["json", "markdown"], Query()] = "json"
+) -> Any:
+    """Every message, as JSON or as Markdown."""
+    async with caller.transaction() as session:
+        row = await find(session, caller.workspace_id, conversation_id)
+        messages = list(
+            await session.scalars(
+                select(Message).where(Message.conversation_id == conversation_id).order_by(Message.seq)
+            )
+        )
+    about = shown(row)
+    if format == "markdown":
+        return Response(markdown_of(about, messages), media_type="text/markdown; charset=utf-8")
+    items = [MessageOut.of(vars(message), conversation_id) for message in messages]
+    return {"conversation": about, "messages": items}
+
+
+def markdown_of(about: ConversationOut, messages: list[Message]) -> str:
+    """A conversation as Markdown: its title, then what was said."""
+    said = [f"## {message.role}\n\n{message.text}" for message in messages if message.text]
+    return "\n\n".join([f"# {about.title or 'Conversation'}", *said]) + "\n"

@@ -1,0 +1,80 @@
+"""Server-sent events: readers of the log. A request never owns an executor; closing one stops nothing."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Header, Query, Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app.errors import InvalidCursor
+from app.events import dump_data, follow, replay
+from app.executor import Engine
+from app.messages import Json
+
+HEARTBEAT_SECONDS = 15
+SEND_SECONDS = 30.0  # A reader that takes nothing for this long is let go; it resumes from its cursor.
+
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="The last event's number.")]
+After = Annotated[str | None, Query(description="Resume after this event number; `Last-Event-ID` goes first.")]
+EventLimit = Annotated[int, Query(ge=1, le=1000, description="Events of one JSON page.")]
+
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Events: `id` is the conversation's event number, `event` its name, `data` a JSON object. With "
+        "`Accept: application/json` a page of them instead.",
+        "content": {
+            "text/event-stream": {"schema": {"type": "string"}},
+            "application/json": {"schema": {"type": "object"}},
+        },
+    },
+    204: {"description": "The run has ended and every event of it was read."},
+}
+
+
+def cursor_of(last_event_id: str | None, after: str | None) -> int | None:
+    """The number to resume after; None reads from the first.
+
+    Raises:
+        InvalidCursor: when it is not a non-negative integer.
+    """
+    raw = last_event_id if last_event_id is not None else after
+    if raw is None:
+        return None
+    if not (raw.isascii() and raw.isdigit() and len(raw) <= 18):
+        raise InvalidCursor("the position must be the number of an event", field="after")
+    return int(raw)
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the caller asks for a page and not for a stream."""
+    accept = request.headers.get("accept", "")
+    return "application/json" in accept and "text/event-stream" not in accept
+
+
+def sse(engine: Engine, conversation_id: UUID, *, after: int | None, run_id: UUID | None = None) -> Response:
+    """A stream of the conversation's events, or of one run's alone."""
+    return EventSourceResponse(
+        _lines(engine, conversation_id, after, run_id),
+        ping=HEARTBEAT_SECONDS,
+        send_timeout=SEND_SECONDS,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        sep="\n",
+    )
+
+
+async def _lines(
+    engine: Engine, conversation_id: UUID, after: int | None, run_id: UUID | None
+) -> AsyncGenerator[ServerSentEvent]:
+    async for event in follow(engine.bus, engine.database, conversation_id, after=after, run_id=run_id):
+        number = None if event.id is None else str(event.id)
+        yield ServerSentEvent(data=dump_data(event.data), event=event.event, id=number)
+
+
+async def event_page(
+    engine: Engine, conversation_id: UUID, *, after: int | None, limit: int, run_id: UUID | None = None
+) -> Json:
+    """A page of stored events, oldest first; `next_cursor` is the last number when there may be more."""
+    events = await replay(engine.database, conversation_id, after or 0, limit=limit, run_id=run_id)
+    items = [{"seq": event.seq, "event": str(event.type), "data": event.data} for event in events]
+    return {"items": items, "next_cursor": str(events[-1].seq) if len(events) == limit else None}
