@@ -45,7 +45,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settled:
-    """What the ending committed: events to publish, and whether work became due."""
+    """What the ending committed: events to publish, and whether a run or a delivery became due."""
 
     events: list[StoredEvent]
     work_is_due: bool
@@ -128,7 +128,7 @@ async def settle(
     if ended.task_id:
         await _count(connection, ended.task_id, outcome.state, pauses=pauses)
     if ended.task_id or ended.detached:
-        await _notify(connection, settings, about, ended, outcome)
+        work_is_due |= await _notify(connection, settings, about, ended, outcome)
     return Settled(ended.events, work_is_due)
 
 
@@ -183,7 +183,8 @@ async def _count(connection: Connection, task_id: UUID, state: RunState, *, paus
         await connection.execute(COUNT, task_id, state is RunState.FAILED, pauses, PAUSED)
 
 
-async def _notify(connection: Connection, settings: Settings, about: Row, ended: Ended, outcome: Outcome) -> None:
+async def _notify(connection: Connection, settings: Settings, about: Row, ended: Ended, outcome: Outcome) -> bool:
+    """Plan the deliveries of the terminal event; whether there are any to send."""
     terminal = next(event for event in ended.events if event.is_terminal)
     notice = Notice(
         event=terminal.type,
@@ -202,7 +203,9 @@ async def _notify(connection: Connection, settings: Settings, about: Row, ended:
     )
     default_slack = settings.slack_webhook_url is not None
     config = _config(about, ended, default_slack=default_slack)
-    await insert_deliveries(connection, notice, plan(notice, config, default_slack=default_slack))
+    planned = plan(notice, config, default_slack=default_slack)
+    await insert_deliveries(connection, notice, planned)
+    return any(delivery.state == "pending" for delivery in planned)
 
 
 def _config(about: Row, ended: Ended, *, default_slack: bool) -> NotificationConfig | None:

@@ -22,7 +22,7 @@ from app.providers import Providers
 from app.queue import Bell
 from app.runs import Checkpoints, Claim, Fenced, Heartbeat, Inline, hand_on, wish_cancel
 from app.settings import Settings, process_name
-from app.settle import Outcome, cancelled, settle
+from app.settle import Outcome, Settled, cancelled, settle
 
 LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
 
@@ -127,9 +127,13 @@ class Engine:
         if settled is None:
             return False
         self.bus.forget_text(conversation_id)
-        self.bus.publish(settled.events)
-        self.bell.ring()  # For the next run of the conversation, and for deliveries.
+        self._tell(settled)
         return True
+
+    def _tell(self, settled: Settled) -> None:
+        self.bus.publish(settled.events)
+        if settled.work_is_due:
+            self.bell.ring()
 
     async def hand_on(self, conversation_id: UUID) -> None:
         """Make the lowest open run of a conversation ready, when none is."""
@@ -150,8 +154,7 @@ class Engine:
         if asked:
             self.bus.control({"cancel": str(run_id)})
         elif settled:
-            self.bus.publish(settled.events)
-            self.bell.ring()
+            self._tell(settled)
 
     def _on_control(self, message: Json) -> None:
         if "cancel" in message:
