@@ -174,7 +174,13 @@ def check_scopes(scopes: Iterable[str]) -> list[str]:
 
 
 async def create_key(
-    session: AsyncSession, workspace_id: UUID, name: str, scopes: Iterable[str], expires_at: datetime | None = None
+    session: AsyncSession,
+    workspace_id: UUID,
+    name: str,
+    scopes: Iterable[str],
+    expires_at: datetime | None = None,
+    *,
+    key_id: UUID | None = None,
 ) -> NewKey:
     """Make a key with a principal of its own."""
     secret = secrets.token_urlsafe(32)
@@ -182,7 +188,7 @@ async def create_key(
     session.add(principal)
     await session.flush()
     row = ApiKey(
-        id=new_id(),
+        id=key_id or new_id(),
         workspace_id=workspace_id,
         principal_id=principal.id,
         name=name,

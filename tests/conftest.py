@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
 from pydantic_ai import models
 from redis.asyncio import Redis
@@ -21,6 +22,18 @@ from tests.cluster import Cluster, session_cluster
 REDIS_DATABASES = 15
 
 models.ALLOW_MODEL_REQUESTS = False
+
+# Through the standard library, where pytest collects it; without the slow tracebacks of the default.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.KeyValueRenderer(key_order=["event"]),
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from app.agents.rows import (
     version_of,
     versions,
 )
-from app.agents.spec import AgentFields, AgentPatch, AgentSpec, Limits, ModelSettings
+from app.agents.spec import AgentFields, AgentPatch, AgentSpec, Limits, ModelSettings, check_schema
 from app.agents.template import render_instructions
 from app.agents.yaml import dump_yaml, read_yaml
 
@@ -28,6 +28,7 @@ __all__ = [
     "Limits",
     "ModelSettings",
     "Served",
+    "check_schema",
     "create",
     "delete",
     "dump_yaml",

@@ -14,6 +14,7 @@ from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Connection, Database, du
 from app.errors import Conflict, Duplicate, NotFound, UnknownReference
 from app.identity import Principal
 from app.models import Agent, AgentVersion, RegisteredTool, new_id
+from app.patterns import PATTERN_TOOLS
 from app.settings import Settings
 from app.tools import BUILT_IN
 
@@ -37,7 +38,7 @@ async def seed(database: Database) -> None:
         name=DEFAULT_AGENT,
         instructions=DEFAULT_INSTRUCTIONS,
         description="Answers questions and works on tasks with the built-in tools.",
-        tools=list(BUILT_IN),
+        tools=[name for name in BUILT_IN if name not in PATTERN_TOOLS],
     )
     content = spec.model_dump(mode="json")
     await database.execute(
@@ -131,7 +132,14 @@ async def _checked(session: AsyncSession, settings: Settings, workspace_id: UUID
     return check(spec, settings, {*BUILT_IN, *registered})
 
 
-async def create(session: AsyncSession, settings: Settings, principal: Principal, spec: AgentSpec) -> Agent:
+async def create(
+    session: AsyncSession,
+    settings: Settings,
+    principal: Principal,
+    spec: AgentSpec,
+    *,
+    agent_id: UUID | None = None,
+) -> Agent:
     """Save a new agent; its version 1 is published.
 
     Raises:
@@ -140,7 +148,11 @@ async def create(session: AsyncSession, settings: Settings, principal: Principal
     """
     spec = await _checked(session, settings, principal.workspace_id, spec)
     agent = Agent(
-        id=new_id(), workspace_id=principal.workspace_id, name=spec.name, published_version=1, latest_version=1
+        id=agent_id or new_id(),
+        workspace_id=principal.workspace_id,
+        name=spec.name,
+        published_version=1,
+        latest_version=1,
     )
     session.add(agent)
     await _flush_name(session, spec.name)

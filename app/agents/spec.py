@@ -143,7 +143,7 @@ def check(spec: AgentSpec, settings: Settings, tools: Collection[str]) -> AgentS
     for tool in spec.approval:
         _check_tool(tool, tools, f"approval.{tool}")
     for name in ("input_schema", "output_schema"):
-        _check_schema(getattr(spec, name), name)
+        check_schema(getattr(spec, name), name)
     return spec.model_copy(update=_canonical(spec, settings))
 
 
@@ -181,7 +181,12 @@ def _check_tool(name: str, tools: Collection[str], field: str) -> None:
     raise UnknownReference(f"there is no tool {name!r} in this workspace", field=field)
 
 
-def _check_schema(schema: dict[str, Any] | None, field: str) -> None:
+def check_schema(schema: dict[str, Any] | None, field: str) -> None:
+    """Refuse what is no JSON schema of an object.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
     if schema is None:
         return
     try:

@@ -43,7 +43,7 @@ Reader.yaml_implicit_resolvers = {
 
 def dump_yaml(spec: AgentSpec) -> str:
     """The spec as YAML that `read_yaml` takes; what stands at its default is left out."""
-    values = spec.model_dump(mode="json", exclude_defaults=True)
+    values = {"name": spec.name, **spec.model_dump(mode="json", exclude_defaults=True)}
     return yaml.dump(values, Dumper=Writer, sort_keys=False, allow_unicode=True, width=100)
 
 

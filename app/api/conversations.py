@@ -42,11 +42,13 @@ class NewConversationBody(BaseModel):
 
     pattern_type: str = Field(description=f"One of {', '.join(PATTERNS)}.")
     agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
-    title: str | None = Field(None, max_length=500, description="Cut from the first message when left out.")
-    user: str | None = Field(None, max_length=200, description="Whose conversation, as your application names people.")
+    title: str | None = Field(default=None, max_length=500, description="Cut from the first message when left out.")
+    user: str | None = Field(
+        default=None, max_length=200, description="Whose conversation, as your application names people."
+    )
     context_data: Json = Field(default_factory=dict[str, Any], description="The app's state, for a sidekick.")
     on_message: Policy = Field("enqueue", description="What a message does while a run is open.")
-    budget: Json | None = Field(None, description="Not offered yet.")
+    budget: Json | None = Field(default=None, description="Not offered yet.")
 
 
 class ChangeBody(BaseModel):
@@ -54,8 +56,8 @@ class ChangeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    title: str | None = Field(None, max_length=500)
-    user: str | None = Field(None, max_length=200)
+    title: str | None = Field(default=None, max_length=500)
+    user: str | None = Field(default=None, max_length=200)
     context_data: Json | None = None
     on_message: Policy | None = None
 
@@ -67,11 +69,11 @@ class MessageFields(BaseModel):
 
     stream: bool = Field(False, description="Answer with a stream of the run's events.")
     background: bool = Field(False, description="Run in a worker; answer 202 at once.")
-    context_data: Json | None = Field(None, description="The app's state as of this message, for a sidekick.")
-    on_message: Policy | None = Field(None, description="Overrides the conversation's policy.")
-    output_schema: Json | None = Field(None, description="JSON schema of the output, of type object.")
-    budget: Json | None = Field(None, description="Not offered yet.")
-    attachments: list[str] | None = Field(None, description="Not offered yet.")
+    context_data: Json | None = Field(default=None, description="The app's state as of this message, for a sidekick.")
+    on_message: Policy | None = Field(default=None, description="Overrides the conversation's policy.")
+    output_schema: Json | None = Field(default=None, description="JSON schema of the output, of type object.")
+    budget: Json | None = Field(default=None, description="Not offered yet.")
+    attachments: list[str] | None = Field(default=None, description="Not offered yet.")
 
 
 class MessageBody(MessageFields):
@@ -87,7 +89,7 @@ class MessageBody(MessageFields):
 class ContinueBody(MessageFields):
     """Goes on, with a message or without."""
 
-    message: str | None = Field(None, min_length=1, max_length=200_000)
+    message: str | None = Field(default=None, min_length=1, max_length=200_000)
 
 
 class ForkBody(BaseModel):
@@ -96,7 +98,7 @@ class ForkBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"from_seq": 2}]})
 
     from_seq: int = Field(ge=1, description="The last message copied; with `message`, the one it replaces.")
-    message: str | None = Field(None, min_length=1, max_length=200_000)
+    message: str | None = Field(default=None, min_length=1, max_length=200_000)
 
 
 class ForkedFrom(BaseModel):

@@ -84,7 +84,9 @@ class RetryBody(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=False)
 
     origin: Literal["failed_step", "start", "fork"] = Field("failed_step", alias="from")
-    input: str | None = Field(None, min_length=1, max_length=200_000, description="Said instead of the run's input.")
+    input: str | None = Field(
+        default=None, min_length=1, max_length=200_000, description="Said instead of the run's input."
+    )
 
 
 class CancelBody(BaseModel):
@@ -92,7 +94,7 @@ class CancelBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(None, max_length=1000)
+    reason: str | None = Field(default=None, max_length=1000)
 
 
 class StepOut(BaseModel):

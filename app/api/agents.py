@@ -1,0 +1,214 @@
+"""The resource /agents."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Request, Response
+from pydantic import Field, ValidationError
+
+from app import agents, audit
+from app.agents import AgentFields, AgentPatch, AgentSpec
+from app.api.access import Caller, may
+from app.api.idempotency import Idempotent
+from app.api.pages import Page, PageOf, paged
+from app.api.problems import misfit
+from app.api.shapes import VersionBody, Warned
+from app.api.strict import check_text, resource
+from app.errors import MalformedBody, UnsupportedMediaType
+from app.models import Agent, AgentVersion, new_id
+from app.providers import missing_key
+from app.settings import Settings
+from app.tools import BUILT_IN, offered
+
+router = resource("agents")
+
+YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
+EXAMPLE = {
+    "name": "reporter",
+    "model": "openai:gpt-6.1-terra",
+    "instructions": "You write short reports. Today is {{ today }}.",
+    "tools": ["calculator", "current_time"],
+    "limits": {"requests": 20, "cost_usd": 0.5},
+}
+
+Reads = Annotated[Caller, may("agents:read")]
+Writes = Annotated[Caller, may("agents:write")]
+
+
+class AgentOut(AgentFields):
+    """An agent in one of its versions."""
+
+    id: UUID
+    name: str = Field(examples=["reporter"])
+    version: int = Field(description="The version whose fields are shown.", examples=[1])
+    published_version: int = Field(description="The version that is served.", examples=[1])
+    latest_version: int = Field(description="The newest version, a draft when it is not the served one.", examples=[2])
+    status: str = Field(description="`published`, or `draft` for a version that is not served.", examples=["published"])
+    sha256: str = Field(description="Names the version's content.")
+    created_at: datetime
+    updated_at: datetime
+    warnings: list[Warned] = Field(default_factory=list[Warned])
+
+
+def show(agent: Agent, version: AgentVersion, settings: Settings) -> AgentOut:
+    """An agent as the API shows it."""
+    served = version.version == agent.published_version
+    spec = version.spec
+    return AgentOut.model_validate(
+        {
+            **spec,
+            "id": agent.id,
+            "name": agent.name if served else spec["name"],
+            "version": version.version,
+            "published_version": agent.published_version,
+            "latest_version": agent.latest_version,
+            "status": "published" if served else "draft",
+            "sha256": version.sha256,
+            "created_at": version.created_at if not served else agent.created_at,
+            "updated_at": agent.updated_at,
+            "warnings": warnings_of(spec, settings),
+        }
+    )
+
+
+def warnings_of(spec: dict[str, Any], settings: Settings) -> list[Warned]:
+    """What will stop or change a run of this agent as the server is set now."""
+    keys = [(model, missing_key(settings, model)) for model in [spec["model"], *spec["fallback_models"]] if model]
+    found = [
+        Warned(code="model_key_missing", field="model", detail=f"{model} needs {key}, which is not set")
+        for model, key in keys
+        if key
+    ]
+    at_hand = offered(settings)
+    return found + [
+        Warned(code="tool_not_offered", field="tools", detail=f"{tool} is not offered with the present settings")
+        for tool in spec["tools"]
+        if tool in BUILT_IN and tool not in at_hand
+    ]
+
+
+async def _served(caller: Caller, ref: str) -> AgentOut:
+    async with caller.transaction() as session:
+        agent = await agents.get(session, caller.workspace_id, ref)
+        version = await agents.version_of(session, agent, agent.published_version)
+        return show(agent, version, caller.settings)
+
+
+@router.get("/agents", summary="List agents")
+async def list_agents(caller: Reads, page: Annotated[PageOf, paged("agents")]) -> Page[AgentOut]:
+    """Agents with their published values, newest first."""
+    async with caller.transaction() as session:
+        rows = await agents.page(session, caller.workspace_id, after=page.after, limit=page.fetch)
+        return page.cut(rows, lambda row: show(*row, caller.settings), key=lambda row: row[0].id)
+
+
+@router.post("/agents", status_code=201, summary="Create an agent", openapi_extra={"requestBody": {"content": {
+    "application/json": {"examples": {"reporter": {"value": EXAMPLE}}}}}})  # fmt: skip
+async def create_agent(spec: AgentSpec, caller: Writes, key: Idempotent, response: Response) -> AgentOut:
+    """Saves version 1 and publishes it."""
+    return await _create(spec, caller, key, response, "agent.create")
+
+
+@router.post("/agents/import", status_code=201, summary="Create an agent from YAML", openapi_extra={"requestBody": {
+    "required": True, "content": {"application/yaml": {"schema": {"type": "string"},
+    "example": "name: reporter\ninstructions: |\n  You write short reports.\ntools:\n- calculator\n"}}}})  # fmt: skip
+async def import_agent(request: Request, caller: Writes, key: Idempotent, response: Response) -> AgentOut:
+    """Takes what export gives, raw as `application/yaml`; a name that is taken is a duplicate."""
+    return await _create(await _read(request), caller, key, response, "agent.import")
+
+
+async def _read(request: Request) -> AgentSpec:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in YAML_TYPES:
+        raise UnsupportedMediaType("send the YAML raw, as application/yaml")
+    try:
+        values = agents.read_yaml((await request.body()).decode())
+    except UnicodeDecodeError as error:
+        raise MalformedBody("the body is not UTF-8") from error
+    check_text(values)
+    try:
+        return AgentSpec.model_validate(values)
+    except ValidationError as error:
+        raise misfit(error) from error
+
+
+async def _create(spec: AgentSpec, caller: Caller, key: Idempotent, response: Response, action: str) -> AgentOut:
+    agent_id = new_id()
+    async with caller.transaction() as session:
+        if not (repeat := await key.claim(session, caller, "agent", agent_id)):
+            await agents.create(session, caller.settings, caller.principal, spec, agent_id=agent_id)
+            audit.record(session, caller.entry(action, "agent", agent_id, name=spec.name))
+    agent = await _served(caller, repeat.id if repeat else str(agent_id))
+    response.headers["Location"] = f"/agents/{agent.id}"
+    return agent
+
+
+@router.get("/agents/{agent}", summary="Show an agent")
+async def get_agent(agent: str, caller: Reads) -> AgentOut:
+    """The published values; `{agent}` is the id or the name."""
+    return await _served(caller, agent)
+
+
+@router.patch("/agents/{agent}", summary="Draft a change")
+async def patch_agent(agent: str, changes: AgentPatch, caller: Writes) -> AgentOut:
+    """Makes a draft: the newest version with the given fields replaced. It is served once it is published."""
+    async with caller.transaction() as session:
+        draft = await agents.patch(session, caller.settings, caller.principal, agent, changes)
+        row = await agents.get(session, caller.workspace_id, str(draft.agent_id))
+        audit.record(session, caller.entry("agent.patch", "agent", row.id, version=draft.version))
+        return show(row, draft, caller.settings)
+
+
+@router.delete("/agents/{agent}", status_code=204, summary="Delete an agent")
+async def delete_agent(agent: str, caller: Writes) -> None:
+    """Takes it out of service. Its conversations stay readable; its name is free again."""
+    async with caller.transaction() as session:
+        row = await agents.delete(session, caller.workspace_id, agent)
+        audit.record(session, caller.entry("agent.delete", "agent", row.id, name=row.name))
+
+
+@router.get("/agents/{agent}/versions", summary="List versions")
+async def list_versions(agent: str, caller: Reads, page: Annotated[PageOf, paged("agent versions")]) -> Page[AgentOut]:
+    """All versions of an agent, newest first."""
+    async with caller.transaction() as session:
+        row = await agents.get(session, caller.workspace_id, agent)
+        rows = await agents.versions(session, row, before=page.number, limit=page.fetch)
+        return page.cut(rows, lambda each: show(row, each, caller.settings), key=lambda each: each.version)
+
+
+@router.post("/agents/{agent}/publish", summary="Publish a version")
+async def publish_agent(agent: str, caller: Writes, body: VersionBody | None = None) -> AgentOut:
+    """Serves a version, the newest when none is named, to every run that starts from now on."""
+    async with caller.transaction() as session:
+        version = body.version if body else None
+        chosen = await agents.publish(session, caller.settings, caller.workspace_id, agent, version)
+        return await _chosen(caller, session, chosen, "agent.publish")
+
+
+@router.post("/agents/{agent}/rollback", summary="Roll back")
+async def rollback_agent(agent: str, caller: Writes, body: VersionBody | None = None) -> AgentOut:
+    """Serves an earlier version again, the one before the served one when none is named."""
+    async with caller.transaction() as session:
+        version = body.version if body else None
+        chosen = await agents.rollback(session, caller.settings, caller.workspace_id, agent, version)
+        return await _chosen(caller, session, chosen, "agent.rollback")
+
+
+async def _chosen(caller: Caller, session: Any, version: AgentVersion, action: str) -> AgentOut:
+    row = await agents.get(session, caller.workspace_id, str(version.agent_id))
+    audit.record(session, caller.entry(action, "agent", row.id, version=version.version))
+    return show(row, version, caller.settings)
+
+
+@router.get(
+    "/agents/{agent}/export",
+    summary="Export as YAML",
+    response_class=Response,
+    responses={200: {"description": "The published values.", "content": {"application/yaml": {}}}},
+)
+async def export_agent(agent: str, caller: Reads) -> Response:
+    """The published values as block YAML, for import elsewhere."""
+    async with caller.transaction() as session:
+        row = await agents.get(session, caller.workspace_id, agent)
+        version = await agents.version_of(session, row, row.published_version)
+    return Response(agents.dump_yaml(agents.read(version)), media_type="application/yaml")

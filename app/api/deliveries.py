@@ -1,0 +1,134 @@
+"""Deliveries: what was sent to whom, what was not and why, and sending one again."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import Query, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import audit
+from app.api.access import Caller, may
+from app.api.idempotency import Idempotent
+from app.api.pages import Page, PageOf, paged
+from app.api.strict import resource
+from app.errors import Conflict, NotFound
+from app.models import Delivery, new_id
+from app.notifications.plan import message_id
+
+router = resource("deliveries")
+
+State = Literal["pending", "sending", "sent", "dead", "suppressed"]
+Reader = Annotated[Caller, may("deliveries:read")]
+Writer = Annotated[Caller, may("deliveries:write")]
+
+
+class DeliveryOut(BaseModel):
+    """One outgoing notification to one address."""
+
+    id: UUID
+    run_id: UUID | None
+    task_id: UUID | None
+    conversation_id: UUID | None
+    channel: str
+    address: str
+    event: str
+    state: State
+    resend_of: UUID | None
+    reason: str | None = Field(description="Why it was not sent, or what became of it.")
+    attempts: int
+    last_error: str | None
+    next_attempt_at: datetime | None
+    message_id: str
+    created_at: datetime
+    sent_at: datetime | None
+
+    @classmethod
+    def of(cls, row: Delivery) -> "DeliveryOut":
+        """A delivery's row as the API shows it."""
+        return cls.model_validate(row, from_attributes=True)
+
+
+async def find(session: AsyncSession, workspace_id: UUID, delivery_id: UUID) -> Delivery:
+    """The delivery of that id.
+
+    Raises:
+        NotFound: when the workspace has none.
+    """
+    query = select(Delivery).where(Delivery.workspace_id == workspace_id, Delivery.id == delivery_id)
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFound(f"there is no delivery {delivery_id}")
+    return row
+
+
+@router.get("/deliveries", summary="List deliveries")
+async def list_deliveries(
+    caller: Reader,
+    page: Annotated[PageOf, paged("deliveries")],
+    state: Annotated[State | None, Query()] = None,
+    channel: Annotated[str | None, Query(max_length=50)] = None,
+    task_id: Annotated[UUID | None, Query()] = None,
+    run_id: Annotated[UUID | None, Query()] = None,
+) -> Page[DeliveryOut]:
+    """Newest first."""
+    query = select(Delivery).where(Delivery.workspace_id == caller.workspace_id)
+    wanted = (
+        (Delivery.state, state),
+        (Delivery.channel, channel),
+        (Delivery.task_id, task_id),
+        (Delivery.run_id, run_id),
+    )
+    for column, value in wanted:
+        query = query.where(column == value) if value is not None else query
+    query = query.where(Delivery.id < page.after) if page.after else query
+    async with caller.transaction() as session:
+        rows = (await session.scalars(query.order_by(Delivery.id.desc()).limit(page.fetch))).all()
+    return page.cut(rows, DeliveryOut.of)
+
+
+@router.get("/deliveries/{delivery_id}", summary="A delivery")
+async def get_delivery(delivery_id: UUID, caller: Reader) -> DeliveryOut:
+    """Its state, attempts and last error."""
+    async with caller.transaction() as session:
+        return DeliveryOut.of(await find(session, caller.workspace_id, delivery_id))
+
+
+@router.post("/deliveries/{delivery_id}/resend", summary="Send a delivery again", status_code=202)
+async def resend(delivery_id: UUID, caller: Writer, key: Idempotent, response: Response) -> DeliveryOut:
+    """A new delivery with `resend_of` and a Message-ID of its own; the old one stays as it is."""
+    new = new_id()
+    async with caller.transaction() as session:
+        repeat = await key.claim(session, caller, "delivery", new)
+        if repeat is None:
+            await _copy(session, caller, delivery_id, new)
+        row = await find(session, caller.workspace_id, repeat.uuid if repeat else new)
+    caller.engine.bell.ring()
+    response.headers["Location"] = f"/deliveries/{row.id}"
+    return DeliveryOut.of(row)
+
+
+async def _copy(session: AsyncSession, caller: Caller, delivery_id: UUID, new: UUID) -> None:
+    old = await find(session, caller.workspace_id, delivery_id)
+    if old.state in ("pending", "sending"):
+        raise Conflict(f"the delivery is still {old.state}")
+    session.add(
+        Delivery(
+            id=new,
+            workspace_id=old.workspace_id,
+            conversation_id=old.conversation_id,
+            event_seq=old.event_seq,
+            event=old.event,
+            resend_of=old.id,
+            run_id=old.run_id,
+            task_id=old.task_id,
+            channel=old.channel,
+            address=old.address,
+            payload=old.payload,
+            message_id=message_id(str(new), caller.settings.base_url),
+        )
+    )
+    await session.flush()
+    audit.record(session, caller.entry("delivery.resend", "delivery", delivery_id, new=str(new)))

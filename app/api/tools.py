@@ -1,0 +1,319 @@
+"""The resource /tools."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Query, Response
+from pydantic import BaseModel, Field, model_validator
+
+from app import audit, sandbox
+from app.api.access import Caller, may
+from app.api.idempotency import Idempotent
+from app.api.pages import Page, PageOf, paged
+from app.api.shapes import Body
+from app.api.strict import resource
+from app.errors import Conflict, Disabled, Duplicate, InvalidRequest, NotAvailable, NotFound, UnknownReference
+from app.models import RegisteredTool, ToolVersion, new_id
+from app.sandbox import Limits
+from app.settings import Settings
+from app.tools import BUILT_IN, Risk, Tool
+from app.tools import registered as rows
+from app.tools.hand import Executed, HandContext, execute
+from app.tools.python import Definition, PythonSpec, define, python_tool
+
+router = resource("tools")
+
+Reads = Annotated[Caller, may("tools:read")]
+Writes = Annotated[Caller, may("tools:write")]
+
+LATER_KINDS = frozenset({"http", "openapi", "mcp"})
+REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
+DEFINING = ("name", "description", "code", "limits", "allowed_imports", "risk", "idempotent", "timeout_seconds")
+READ_FROM_CODE = {"parameters": "the function's signature", "output_schema": "the function's return annotation"}
+
+
+class RegisterBody(Body):
+    """A Python function to be registered."""
+
+    name: str = Field(description="3 to 31 letters, digits and underscores.", examples=["reverse_string"])
+    description: str = Field(
+        description="What the model is told, 5 to 120 characters.", examples=["Reverse the characters in a string"]
+    )
+    code: str = Field(description="10 to 2000 characters holding one `async def`.", examples=[REVERSE])
+
+
+class ToolBody(RegisterBody):
+    """A tool to be made."""
+
+    kind: Literal["python"] = Field(description="python; http, openapi and mcp are not offered yet.")
+    risk: Risk = Field(default=Risk.CODE, description="What a call may do.")
+    idempotent: bool = Field(default=True, description="Whether an interrupted call may simply be repeated.")
+    timeout_seconds: float | None = Field(default=None, gt=0, le=120, description="How long a call may take.")
+    limits: Limits = Field(default_factory=lambda: sandbox.DEFAULT_LIMITS, description="What one call may use.")
+    allowed_imports: list[str] | None = Field(
+        default=None, description="Modules it may import; all harmless ones when null."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_later(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            _refuse_kinds(data.get("kind"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            for name in READ_FROM_CODE.keys() & data.keys():  # pyright: ignore[reportUnknownMemberType]
+                raise InvalidRequest(f"{name} are read from {READ_FROM_CODE[name]}", field=name)
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+
+def _refuse_kinds(kind: object) -> None:
+    if isinstance(kind, str) and kind in LATER_KINDS:
+        raise NotAvailable(f"tools of the kind {kind} are not offered yet; python is", field="kind")
+
+
+class ToolPatch(Body):
+    """Changes to a registered tool."""
+
+    description: str | None = Field(default=None, description="What the model is told.")
+    code: str | None = Field(default=None, description="New code: a new version, in force at once.", examples=[REVERSE])
+    risk: Risk | None = Field(default=None, description="What a call may do.")
+    idempotent: bool | None = Field(default=None, description="Whether an interrupted call may simply be repeated.")
+    timeout_seconds: float | None = Field(default=None, gt=0, le=120, description="How long a call may take.")
+    limits: Limits | None = Field(default=None, description="What one call may use.")
+    allowed_imports: list[str] | None = Field(default=None, description="Modules it may import.")
+    enabled: bool | None = Field(
+        default=None, description="A disabled tool is not offered to any run, whatever it pinned."
+    )
+
+
+class ArgumentsBody(Body):
+    """The arguments of one call."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict[str, Any], examples=[{"text": "Parley"}])
+
+
+class ExecuteBody(ArgumentsBody):
+    """One call by name."""
+
+    tool: str = Field(description="The tool's name.", examples=["reverse_string"])
+
+
+class ToolOut(BaseModel):
+    """A tool."""
+
+    name: str = Field(examples=["reverse_string"])
+    kind: str = Field(description="builtin, or how it was registered.", examples=["python"])
+    description: str
+    parameters: dict[str, Any] = Field(description="JSON schema of the arguments.")
+    output_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON schema of the result, where it is known."
+    )
+    risk: Risk
+    idempotent: bool
+    timeout_seconds: float
+    enabled: bool
+    available: bool = Field(description="Whether it can be offered with the present settings.")
+    id: UUID | None = Field(default=None, description="Of a registered tool.")
+    version: int | None = None
+    sha256: str | None = Field(default=None, description="Names the version's content.")
+    code: str | None = None
+    limits: Limits | None = None
+    allowed_imports: list[str] | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class ExecutedOut(BaseModel):
+    """How a call ended: a result or an error."""
+
+    result: Any = Field(description="A JSON value.", examples=["yelraP"])
+    duration_ms: float = Field(examples=[1.5])
+    error: str | None = Field(description="Why it failed; null when it did not.")
+
+
+def show_built_in(tool: Tool, settings: Settings) -> ToolOut:
+    """A built-in tool as the API shows it."""
+    return ToolOut(
+        name=tool.name,
+        kind="builtin",
+        description=tool.description,
+        parameters=tool.parameters,
+        risk=tool.risk,
+        idempotent=tool.idempotent,
+        timeout_seconds=tool.timeout_seconds,
+        enabled=True,
+        available=tool.available(settings),
+    )
+
+
+def show(stored: rows.Stored) -> ToolOut:
+    """A registered tool as the API shows it."""
+    tool, version = stored
+    spec = PythonSpec.model_validate(version.spec)
+    return ToolOut(
+        **spec.model_dump(exclude={"function", "returns", "name"}),
+        name=tool.name,
+        output_schema=spec.returns,
+        enabled=tool.enabled,
+        available=tool.enabled,
+        id=tool.id,
+        version=version.version,
+        sha256=version.sha256,
+        created_at=tool.created_at,
+        updated_at=tool.updated_at,
+    )
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@router.get("/tools", summary="List tools")
+async def list_tools(
+    caller: Reads,
+    page: Annotated[PageOf, paged("tools")],
+    kind: Annotated[str | None, Query(description="builtin or python.", examples=["python"])] = None,
+) -> Page[ToolOut]:
+    """Built-in and registered tools by name."""
+    after = page.position or ""
+    built_in = [show_built_in(tool, caller.settings) for name, tool in BUILT_IN.items() if name > after]
+    async with caller.transaction() as session:
+        found = await rows.page(session, caller.workspace_id, after=after, limit=page.fetch)
+    tools = [tool for tool in [*built_in, *map(show, found)] if kind in (None, tool.kind)]
+    tools.sort(key=lambda tool: tool.name)
+    return page.cut(tools, lambda tool: tool, key=lambda tool: tool.name)
+
+
+@router.get("/tools/{name}", summary="Show a tool")
+async def get_tool(name: str, caller: Reads) -> ToolOut:
+    """A built-in or registered tool."""
+    if name in BUILT_IN:
+        return show_built_in(BUILT_IN[name], caller.settings)
+    async with caller.transaction() as session:
+        return show(await rows.get(session, caller.workspace_id, name))
+
+
+@router.get("/tools/{name}/versions", summary="List versions")
+async def list_versions(name: str, caller: Reads) -> Page[ToolOut]:
+    """All versions of a registered tool, newest first."""
+    if name in BUILT_IN:
+        return Page(items=[show_built_in(BUILT_IN[name], caller.settings)], next_cursor=None)
+    async with caller.transaction() as session:
+        tool, _ = await rows.get(session, caller.workspace_id, name)
+        versions: Sequence[ToolVersion] = await rows.versions(session, tool)
+        return Page(items=[_of_version(tool, version) for version in versions], next_cursor=None)
+
+
+def _of_version(tool: RegisteredTool, version: ToolVersion) -> ToolOut:
+    return show((tool, version)).model_copy(update={"created_at": version.created_at})
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+@router.post("/tools", status_code=201, summary="Make a tool")
+async def create_tool(body: ToolBody, caller: Writes, key: Idempotent, response: Response) -> ToolOut:
+    """Checks and saves a tool; it can be called from the next run on."""
+    return await _create(body, caller, key, response)
+
+
+@router.post("/tools/register", status_code=201, summary="Register a Python function")
+async def register_tool(body: RegisterBody, caller: Writes, key: Idempotent, response: Response) -> ToolOut:
+    """The short way to make a Python tool: its parameters are read from the signature."""
+    whole = ToolBody(kind="python", name=body.name, description=body.description, code=body.code)
+    return await _create(whole, caller, key, response)
+
+
+async def _create(body: ToolBody, caller: Caller, key: Idempotent, response: Response) -> ToolOut:
+    if body.name in BUILT_IN:
+        raise Duplicate(f"{body.name} is a built-in tool", field="name")
+    definition = await _define({name: getattr(body, name) for name in DEFINING})
+    tool_id = new_id()
+    async with caller.transaction() as session:
+        if repeat := await key.claim(session, caller, "tool", f"{tool_id} {body.name}"):
+            stored = await rows.get(session, caller.workspace_id, repeat.id.partition(" ")[2])
+        else:
+            stored = await rows.create(session, caller.workspace_id, caller.principal.id, definition, tool_id=tool_id)
+            audit.record(session, caller.entry("tool.create", "tool", body.name, sha256=definition.sha256))
+        response.headers["Location"] = f"/tools/{body.name}"
+        return show(stored)
+
+
+async def _define(values: dict[str, Any]) -> Definition:
+    """Check a definition; this runs the type checker, so no transaction is open meanwhile."""
+    return await define(**values)
+
+
+@router.patch("/tools/{name}", summary="Change a tool")
+async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
+    """New content is a new version, in force for whatever starts after this."""
+    _refuse_built_in(name)
+    async with caller.transaction() as session:
+        _, version = await rows.get(session, caller.workspace_id, name)
+    definition = await _changed(PythonSpec.model_validate(version.spec), changes)
+    async with caller.transaction() as session:
+        stored = await rows.change(
+            session, caller.workspace_id, caller.principal.id, name, definition=definition, enabled=changes.enabled
+        )
+        audit.record(session, caller.entry("tool.patch", "tool", name, version=stored[1].version))
+        return show(stored)
+
+
+async def _changed(spec: PythonSpec, changes: ToolPatch) -> Definition | None:
+    given = {name: getattr(changes, name) for name in changes.model_fields_set - {"enabled"}}
+    given = {name: value for name, value in given.items() if value is not None or name == "allowed_imports"}
+    if not given:
+        return None
+    kept = {name: getattr(spec, name) for name in DEFINING}
+    if "limits" in given:
+        kept["timeout_seconds"] = None  # It follows from the limits, unless it is given too.
+    return await _define(kept | given)
+
+
+@router.delete("/tools/{name}", status_code=204, summary="Delete a tool")
+async def delete_tool(name: str, caller: Writes) -> None:
+    """Agents that name it go on without it; its name is free again."""
+    _refuse_built_in(name)
+    async with caller.transaction() as session:
+        await rows.delete(session, caller.workspace_id, name)
+        audit.record(session, caller.entry("tool.delete", "tool", name))
+
+
+def _refuse_built_in(name: str) -> None:
+    if name in BUILT_IN:
+        raise Conflict(f"{name} is a built-in tool")
+
+
+# --- executing ------------------------------------------------------------------------------------
+
+
+@router.post("/tools/execute", summary="Call a tool by name")
+async def execute_named(body: ExecuteBody, caller: Writes) -> ExecutedOut:
+    """As `/tools/{name}/execute`, with the name in the body."""
+    try:
+        return await _execute(body.tool, body.arguments, caller)
+    except NotFound as error:
+        raise UnknownReference(error.detail, field="tool") from error
+
+
+@router.post("/tools/{name}/execute", summary="Call a tool")
+async def execute_tool(name: str, body: ArgumentsBody, caller: Writes) -> ExecutedOut:
+    """Calls a tool by hand, outside any run. A call that fails is 200 with `error`."""
+    return await _execute(name, body.arguments, caller)
+
+
+async def _execute(name: str, arguments: dict[str, Any], caller: Caller) -> ExecutedOut:
+    tool, version = await _at_hand(name, caller)
+    engine = caller.engine
+    context = HandContext(caller.workspace_id, caller.settings, engine.egress, engine.providers, new_id())
+    done: Executed = await execute(caller.database, context, tool, arguments, version=version)
+    return ExecutedOut(result=done.result, duration_ms=done.duration_ms, error=done.error)
+
+
+async def _at_hand(name: str, caller: Caller) -> tuple[Tool, int | None]:
+    if name in BUILT_IN:
+        return BUILT_IN[name], None
+    async with caller.transaction() as session:
+        tool, version = await rows.get(session, caller.workspace_id, name)
+    if not tool.enabled:
+        raise Disabled(f"the tool {name} is disabled")
+    return python_tool(version.spec), version.version

@@ -1,0 +1,113 @@
+"""The application: `uvicorn app.main:app`, or `create_app(settings)`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+
+from app import __version__, telemetry
+from app.api import agents, health, idempotency, keys, later, openapi, operation, problems, tools
+from app.api.access import Edge
+from app.api.edge import BodyLimit, LocalOnly, Observed, PathPrefix
+from app.api.limits import RateLimits
+from app.api.metrics import Metrics
+from app.embedded.attach import with_running_servers
+from app.errors import DatabaseUnavailable
+from app.executor import Engine
+from app.identity import LastUse
+from app.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+
+DESCRIPTION = """
+Background jobs done by AI agents, where every interaction is a conversation.
+
+Errors are problem documents (RFC 9457) with a stable `code`; lists are `{"items", "next_cursor"}`; `Idempotency-Key` is
+taken by every POST that creates or starts something; times are UTC.
+"""
+FORGET_SECONDS = 3600.0
+
+# In this order a path is looked for: what is fixed stands before what takes any name.
+ROUTERS = (health.router, agents.router, tools.router, keys.router, operation.router)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; nothing is connected before its lifespan begins.
+
+    Raises:
+        ConfigurationError: when the settings would open the server to others without authentication.
+    """
+    auth_on = settings.auth_on
+    metrics = Metrics()
+    app = FastAPIOffline(title="Parley", version=__version__, description=DESCRIPTION, lifespan=_lifespan)
+    app.state.settings = settings
+    app.state.metrics = metrics
+    problems.install(app)
+    app.include_router(later.router)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
+    openapi.install(app)
+    _wrap(app, settings, metrics, auth_on=auth_on)
+    return app
+
+
+def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) -> None:
+    """Put the layers round the application, the innermost first."""
+    app.add_middleware(BodyLimit, limit=settings.parley_max_body_bytes)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
+    if not auth_on:
+        app.add_middleware(LocalOnly, origins=settings.cors_origins)
+    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(PathPrefix)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    settings: Settings = app.state.settings
+    async with Engine.open(settings, kind="api") as engine:
+        edge = Edge(RateLimits(settings.redis_dsn()), LastUse(engine.database), app.state.metrics)
+        app.state.engine, app.state.edge = engine, edge
+        edge.seeded = await health.seed(engine.database)
+        chores = [asyncio.create_task(edge.last_use.run()), asyncio.create_task(_forget(engine))]
+        try:
+            yield
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            with contextlib.suppress(DatabaseUnavailable):
+                await edge.last_use.flush()
+            await edge.limits.aclose()
+
+
+async def _forget(engine: Engine) -> None:
+    """Now and then, delete what is kept no longer."""
+    while True:
+        await asyncio.sleep(FORGET_SECONDS)
+        with contextlib.suppress(DatabaseUnavailable):
+            await idempotency.forget_old(engine.database)
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` when a server asks for it: importing this module reads no environment."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settings = with_running_servers(Settings.load())
+    telemetry.configure(settings)
+    globals()["app"] = created = create_app(settings)
+    return created

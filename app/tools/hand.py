@@ -1,0 +1,134 @@
+"""Calls by hand: a person tries a tool, outside any run. They have a ledger row, and no conversation."""
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from pydantic_ai.direct import model_request
+from pydantic_ai.messages import ModelRequest
+
+from app.db import Database, dump_json
+from app.egress import Egress
+from app.errors import InvalidArguments, ParleyError, ToolError
+from app.messages import clean_result
+from app.models import new_id
+from app.providers import Providers, default_model
+from app.settings import Settings
+from app.tools.tool import Tool
+
+log = structlog.stdlib.get_logger(__name__)
+
+RECORD = """
+insert into tool_calls (id, workspace_id, tool_call_id, tool, tool_version, arguments, args_sha256, state, idempotent,
+    risk, fence, result, error, duration_ms, started_at, finished_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, now() - make_interval(secs => $13::float / 1000), now())
+"""
+
+
+@dataclass(frozen=True)
+class HandContext:
+    """The `ToolContext` of a call by hand."""
+
+    workspace_id: UUID
+    settings: Settings
+    egress: Egress
+    providers: Providers
+    effect_key: UUID
+    conversation_id: UUID | None = None
+    run_id: UUID | None = None
+
+    async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Nobody watches."""
+        del text, done, total
+
+    async def propose(self, patch: dict[str, Any]) -> None:
+        """Refuse: there is no application to hand it to.
+
+        Raises:
+            ToolError: always.
+        """
+        del patch
+        raise ToolError("propose_state works inside a sidekick conversation only")
+
+    async def complete(self, prompt: str) -> str:
+        """Ask the default model once."""
+        model = await self.providers.load(default_model(self.settings)[0])
+        response = await model_request(model, [ModelRequest.user_text_prompt(prompt)])
+        return "".join(part.content for part in response.parts if part.part_kind == "text")
+
+    async def notify(self, text: str, channel: str | None) -> str:
+        """Refuse: a notification belongs to a conversation.
+
+        Raises:
+            ToolError: always.
+        """
+        del text, channel
+        raise ToolError("notify works inside a conversation only")
+
+    async def schedule_task(self, prompt: str, schedule_expression: str, timezone: str) -> str:
+        """Refuse: a task made by a tool belongs to a conversation.
+
+        Raises:
+            ToolError: always.
+        """
+        del prompt, schedule_expression, timezone
+        raise ToolError("schedule_task works inside a conversation only; use POST /tasks")
+
+
+@dataclass(frozen=True)
+class Executed:
+    """How a call by hand ended."""
+
+    result: Any
+    duration_ms: float
+    error: str | None
+
+
+async def execute(
+    database: Database, context: HandContext, tool: Tool, arguments: dict[str, Any], *, version: int | None = None
+) -> Executed:
+    """Call a tool and write the call down.
+
+    Raises:
+        InvalidArguments: naming the argument; such a call is not written down.
+    """
+    began = time.monotonic()
+    result, error = await _outcome(context, tool, arguments)
+    executed = Executed(result, round((time.monotonic() - began) * 1000, 2), error)
+    await database.execute(
+        RECORD,
+        new_id(),
+        context.workspace_id,
+        f"hand_{context.effect_key.hex}",
+        tool.name,
+        version,
+        arguments,
+        hashlib.sha256(dump_json(arguments).encode()).hexdigest(),
+        "failed" if error else "done",
+        tool.idempotent,
+        tool.risk.value,
+        executed.result,
+        error,
+        executed.duration_ms,
+    )
+    return executed
+
+
+async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) -> tuple[Any, str | None]:
+    try:
+        async with asyncio.timeout(tool.timeout_seconds):
+            return clean_result(await tool.call(context, arguments)), None
+    except InvalidArguments:
+        raise
+    except TimeoutError:
+        return None, f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+    except ParleyError as error:
+        return None, error.detail
+    except Exception as error:
+        failure = context.providers.failure(error)
+        log.warning("tool.broke", tool=tool.name, exc_info=error)
+        return None, failure.detail
