@@ -1,11 +1,11 @@
 """Rows, indexes and constraints, one file per noun; no behaviour."""
 
 from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolVersion
-from app.models.base import Base, new_id
 from app.models.conversation import Conversation, Event, Head, Input, Message
 from app.models.delivery import Delivery
 from app.models.identity import ApiKey, AuditEntry, Idempotency, Principal, WorkerProcess, Workspace
 from app.models.run import Approval, Run, ToolCall
+from app.models.table import Base, new_id
 from app.models.task import Fire, Receipt, Task, TaskDependency
 
 __all__ = [

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Owned, in_workspace, points_at, unique_in_workspace
+from app.models.table import Base, Owned, in_workspace, points_at, unique_in_workspace
 
 
 class Agent(Owned, Base):

@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, Index, func
 from sqlalchemy import text as sql
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Owned, part_of_conversation, points_at, unique_in_workspace
+from app.models.table import Base, Owned, part_of_conversation, points_at, unique_in_workspace
 
 
 class Conversation(Owned, Base):

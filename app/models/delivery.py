@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Owned, part_of_conversation
+from app.models.table import Base, Owned, part_of_conversation
 
 
 class Delivery(Owned, Base):

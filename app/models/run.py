@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Owned, part_of_conversation, points_at, unique_in_workspace
+from app.models.table import Base, Owned, part_of_conversation, points_at, unique_in_workspace
 
 LIVE = "state in ('queued', 'running', 'waiting')"
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Owned, points_at, unique_in_workspace
+from app.models.table import Base, Owned, points_at, unique_in_workspace
 
 
 class Task(Owned, Base):
