@@ -27,6 +27,7 @@ class EventType(StrEnum):
     TOOL_STARTED = "tool.started"
     TOOL_COMPLETED = "tool.completed"
     TOOL_FAILED = "tool.failed"
+    STATE_PROPOSED = "state.proposed"
     RUN_PROGRESS = "run.progress"
     PLAN_UPDATED = "plan.updated"
     SOURCE_ADDED = "source.added"

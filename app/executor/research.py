@@ -191,7 +191,8 @@ def _prompt(phase: Phase, sources: Sources) -> Json:
         listed = sources.listed() or "(none)"
         text = f"Write the report that answers the request. Sources:\n{listed}"
     else:
-        text = f"Sub-question {phase.index + 1} of {total}: {phase.questions[phase.index]}"
+        question = phase.questions[phase.index]
+        text = f"Sub-question {phase.index + 1} of {total}.\nQuestion: {question}\nAnswer it and name your sources."
     return prompt(text) | {"metadata": phase.metadata()}
 
 

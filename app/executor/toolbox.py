@@ -41,7 +41,8 @@ UNTRUSTED_RISKS = frozenset({Risk.READ, Risk.CODE})
 def tools_of(settings: Settings, loaded: Loaded) -> dict[str, Tool]:
     """The tools of the agent version that this conversation may use."""
     at_hand = offered(settings) | {record["name"]: python_tool(record["spec"]) for record in loaded.registered_tools}
-    chosen = {name: at_hand[name] for name in loaded.spec.tools if name in at_hand}
+    names = [*loaded.spec.tools, *loaded.pattern.tools]
+    chosen = {name: at_hand[name] for name in names if name in at_hand}
     denied = {name for name, policy in loaded.spec.approval.items() if policy == "deny"}
     return {
         name: tool
@@ -104,6 +105,10 @@ class CallContext:
         """Append `run.progress`."""
         payload = {"text": clean_text(text, 2000), "done": done, "total": total}
         await self.recorder.write(Write(events=[NewEvent(EventType.RUN_PROGRESS, payload)]))
+
+    async def propose(self, patch: dict[str, Any]) -> None:
+        """Append `state.proposed`."""
+        await self.recorder.write(Write(events=[NewEvent(EventType.STATE_PROPOSED, {"patch": clean_result(patch)})]))
 
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once; its usage is the run's."""

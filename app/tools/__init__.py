@@ -1,7 +1,16 @@
 """Tools: what agents may call. A new one is one file here and one line below."""
 
 from app.settings import Settings
-from app.tools import calculator, chatbot, current_time, fetch_url, notify, schedule_task, web_search
+from app.tools import (
+    calculator,
+    chatbot,
+    current_time,
+    fetch_url,
+    notify,
+    propose_state,
+    schedule_task,
+    web_search,
+)
 from app.tools.tool import Risk, Tool, ToolCall, ToolContext
 
 BUILT_IN: dict[str, Tool] = {
@@ -12,6 +21,7 @@ BUILT_IN: dict[str, Tool] = {
     "chatbot": chatbot.TOOL,
     "notify": notify.TOOL,
     "schedule_task": schedule_task.TOOL,
+    "propose_state": propose_state.TOOL,
 }
 
 

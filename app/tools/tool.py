@@ -64,6 +64,10 @@ class ToolContext(Protocol):
         """Tell whoever watches the run how far the call is."""
         ...
 
+    async def propose(self, patch: dict[str, Any]) -> None:
+        """Hand the application a proposed change of its state."""
+        ...
+
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once, without history or tools."""
         ...

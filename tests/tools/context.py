@@ -1,6 +1,7 @@
 """What a tool is handed in tests: real settings and egress, and a record of what it asked for."""
 
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID, uuid4
 
 from app.egress import Egress
@@ -27,6 +28,9 @@ class Context:
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         self.asked.append(("progress", text, str(done), str(total)))
+
+    async def propose(self, patch: dict[str, Any]) -> None:
+        self.asked.append(("propose", str(patch)))
 
     async def complete(self, prompt: str) -> str:
         self.asked.append(("complete", prompt))

@@ -32,6 +32,7 @@ def test_the_arguments_are_those_of_the_contract() -> None:
         "chatbot": ["query"],
         "notify": ["text", "channel"],
         "schedule_task": ["prompt", "schedule_expression", "timezone"],
+        "propose_state": ["patch"],
     }
 
 

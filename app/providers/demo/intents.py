@@ -66,6 +66,8 @@ _ASK_OTHER = re.compile(
     r"(?:to\s+)?(?P<rest>\S.*)",
     re.IGNORECASE,
 )
+_CHANGE = re.compile(r"\b(?:set|change)\s+(?:the\s+)?(?P<name>[A-Za-z_]\w*)\s+to\s+(?P<value>\S.*)", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 _PEOPLE = frozenset({"a", "me", "person", "human", "someone", "somebody", "operator", "user", "people"})
 
 # Words of tool names that say too little to choose a tool by.
@@ -180,6 +182,16 @@ def _notify(clause: str, tools: Tools) -> Iterator[Call]:
     yield Call("notify", arguments)
 
 
+def _proposal(clause: str, tools: Tools) -> Iterator[Call]:
+    match = _CHANGE.search(clause) if "propose_state" in tools else None
+    if match:
+        yield Call("propose_state", {"patch": {match["name"]: _value(match["value"].strip(" .!\"'"))}})
+
+
+def _value(text: str) -> object:
+    return float(text) if "." in text and _NUMBER.fullmatch(text) else int(text) if _NUMBER.fullmatch(text) else text
+
+
 def _other(clause: str, tools: Tools) -> Iterator[Call]:
     match = _ASK_OTHER.search(clause)
     if match is None:
@@ -211,6 +223,7 @@ _RULES: tuple[Callable[[str, Tools], Iterator[Call]], ...] = (
     _fetch,
     _time,
     _search,
+    _proposal,
     _other,
     _arithmetic,
     _fitting,
