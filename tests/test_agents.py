@@ -14,6 +14,7 @@ from app.agents.spec import check
 from app.db import DEFAULT_WORKSPACE, Database
 from app.errors import Conflict, Duplicate, InvalidRequest, NotAvailable, NotFound, ParleyError, RunFailed
 from app.identity import LOCAL
+from app.patterns import PATTERN_TOOLS
 from app.settings import Settings
 from app.tools import BUILT_IN
 
@@ -115,7 +116,7 @@ async def test_the_default_agent_is_seeded_once(database: Database) -> None:
     assistant = await agents.served(database, DEFAULT_WORKSPACE, "assistant")
     assert assistant
     assert (assistant.version, assistant.spec.model) == (1, None)
-    assert assistant.spec.tools == list(BUILT_IN)
+    assert assistant.spec.tools == [name for name in BUILT_IN if name not in PATTERN_TOOLS]
     assert await database.fetchval("select count(*) from agent_versions") == 1
 
 
