@@ -3,6 +3,7 @@
 
     python3 dev.py                 start everything: PostgreSQL, Valkey, the API, workers, scheduler
     python3 dev.py test [args]     run the tests
+    python3 dev.py check [args]    run what CI runs: format, lint, import contracts, types, tests
     python3 dev.py <command> ...   the same as `parley <command> ...`
 
 It fetches uv if there is none, lets uv install the locked dependencies into `.venv`, and then
@@ -22,6 +23,13 @@ CHECKOUT = os.path.dirname(os.path.abspath(__file__))
 OWN = os.path.join(CHECKOUT, ".uv")
 OWN_UV = os.path.join(OWN, "bin", "uv")
 TEST_PROCESSES = "2"
+# What `check` runs before the tests, each from the environment's `bin`.
+STEPS = (
+    ("ruff", "format", "--check", "--quiet", "."),
+    ("ruff", "check", "--quiet", "."),
+    ("lint-imports", "--no-logo"),
+    ("pyright",),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +44,10 @@ def main(arguments: list[str]) -> int:
     environment = prepared_environment()
     if not os.path.exists(venv_python()):
         print("Installing the locked packages into .venv (once) ...", flush=True)
-    code = subprocess.call(sync_command(uv), env=environment)
+    checking = arguments[:1] == ["check"]
+    code = subprocess.call(sync_command(uv, everything=checking), env=environment)
+    for step in STEPS if checking and code == 0 else ():
+        code = code or run_step(step, environment)
     if code != 0:
         return code
     command = command_for(arguments)
@@ -99,9 +110,15 @@ def writable(folder: str) -> bool:
         return False
 
 
-def sync_command(uv: str) -> list[str]:
+def run_step(step: tuple[str, ...], environment: dict[str, str]) -> int:
+    """Run one of the checks; its exit code."""
+    print(f"--- {' '.join(step)}", flush=True)
+    return subprocess.call([os.path.join(os.path.dirname(venv_python()), step[0]), *step[1:]], env=environment)
+
+
+def sync_command(uv: str, *, everything: bool = False) -> list[str]:
     """Install what the lock file says; the first time with the Python that runs this."""
-    command = [uv, "sync", "--frozen", "--inexact", "--quiet"]
+    command = [uv, "sync", "--frozen", "--inexact", "--quiet", *(["--all-groups"] if everything else [])]
     return command if os.path.exists(venv_python()) else [*command, "--python", sys.executable]
 
 
@@ -112,7 +129,7 @@ def venv_python() -> str:
 
 def command_for(arguments: list[str]) -> list[str]:
     """The program to become."""
-    if arguments[:1] == ["test"]:
+    if arguments[:1] in (["test"], ["check"]):
         return [venv_python(), "-m", "pytest", "-n", TEST_PROCESSES, *arguments[1:]]
     return [venv_python(), "-m", "app.cli", *(arguments or ["up"])]
 

@@ -81,6 +81,27 @@ def test_it_becomes_the_command_with_its_exit_code(checkout: Path, arguments: tu
     assert "uv sync --frozen" in done.stdout
 
 
+def test_check_runs_every_step_and_then_the_tests(checkout: Path) -> None:
+    assert dev(checkout).returncode == 7  # makes the environment
+    for name in ("ruff", "lint-imports", "pyright"):
+        program = checkout / ".venv" / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "ran {name} $*"\n[ "$FAILS" = {name} ] && exit 5\nexit 0\n')
+        program.chmod(0o755)
+    done = dev(checkout, "check", "-k", "cron")
+    assert "--all-groups" in done.stdout.splitlines()[0]
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ran ")] == [
+        "ruff",
+        "ruff",
+        "lint-imports",
+        "pyright",
+    ]
+    assert done.stdout.splitlines()[-1] == "python -m pytest -n 2 -k cron"
+    failed = dev(checkout, "check", FAILS="lint-imports")
+    assert failed.returncode == 5
+    assert "ran pyright" not in failed.stdout
+    assert "pytest" not in failed.stdout
+
+
 def test_a_failed_install_ends_it(checkout: Path) -> None:
     done = dev(checkout, UV_FAILS="1")
     assert done.returncode == 4
