@@ -13,7 +13,20 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app import __version__, telemetry
-from app.api import agents, health, idempotency, keys, later, openapi, operation, problems, tools
+from app.api import (
+    agents,
+    conversations,
+    deliveries,
+    health,
+    idempotency,
+    keys,
+    later,
+    openapi,
+    operation,
+    problems,
+    runs,
+    tools,
+)
 from app.api.access import Edge
 from app.api.edge import BodyLimit, LocalOnly, Observed, PathPrefix
 from app.api.limits import RateLimits
@@ -35,7 +48,16 @@ taken by every POST that creates or starts something; times are UTC.
 FORGET_SECONDS = 3600.0
 
 # In this order a path is looked for: what is fixed stands before what takes any name.
-ROUTERS = (health.router, agents.router, tools.router, keys.router, operation.router)
+ROUTERS = (
+    health.router,
+    conversations.router,
+    runs.router,
+    deliveries.router,
+    agents.router,
+    tools.router,
+    keys.router,
+    operation.router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:
