@@ -1,0 +1,68 @@
+"""The `parley` command.
+
+No module of this package loads what only some commands need: the supervisor of `parley up` stays small and `--help` is
+quick. What is heavy is imported inside the command that uses it.
+"""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from app.cli import chat, developer, doctor, outbox, processes, runs
+from app.cli.agents import agents
+from app.cli.keys import keys
+from app.cli.output import fail
+from app.cli.runs import runs as runs_group
+from app.cli.tasks import tasks
+from app.errors import ParleyError
+
+
+class Root(TyperGroup):
+    """Says our own errors on one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error with a name is exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except ParleyError as error:
+            fail(error.detail)
+
+
+PROCESSES = "Processes"
+WORK = "Work"
+OPERATION = "Operation"
+
+
+def _make() -> typer.Typer:
+    """The command with all its commands, in the order of the help."""
+    root = typer.Typer(
+        name="parley",
+        cls=Root,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Background jobs done by AI agents: every interaction is a conversation.",
+        epilog="Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 stopped by Ctrl-C.",
+    )
+    for process in (processes.up, processes.serve, processes.worker, processes.scheduler, processes.migrate):
+        root.command(rich_help_panel=PROCESSES)(process)
+    root.command(rich_help_panel=WORK)(chat.chat)
+    root.command(rich_help_panel=WORK)(runs.run)
+    for name, group in (("runs", runs_group), ("tasks", tasks), ("agents", agents)):
+        root.add_typer(group, name=name, rich_help_panel=WORK)
+    root.add_typer(keys, name="keys", rich_help_panel=OPERATION)
+    root.command(rich_help_panel=OPERATION)(doctor.doctor)
+    root.command(rich_help_panel=OPERATION)(outbox.outbox)
+    root.command(rich_help_panel=OPERATION)(developer.openapi)
+    root.command(rich_help_panel=OPERATION, context_settings=developer.PASS_ON)(developer.bench)
+    return root
+
+
+parley = _make()
+
+
+def main() -> None:
+    """The entry point."""
+    parley(prog_name="parley")

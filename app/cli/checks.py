@@ -1,0 +1,145 @@
+"""What `parley doctor` looks at, one function per thing."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import aiosmtplib
+
+from app.cli.processes import alembic_config, newest_schema
+from app.credentials import Box
+from app.db import TENANT_ROLE, Database
+from app.embedded import running
+from app.embedded.carriers import find_postgres, find_valkey
+from app.embedded.ports import FIRST_PORT, LAST_PORT, taken
+from app.errors import ConfigurationError, ParleyError
+from app.notifications.email import connection_options
+from app.providers import default_model, missing_key
+from app.redis import connect, ping
+from app.settings import Settings
+
+State = Literal["ok", "warning", "broken"]
+SMTP_SECONDS = 5.0
+HOW_TO_START = "`python3 dev.py` starts an embedded one"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found."""
+
+    name: str
+    state: State
+    detail: str
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The check as it is printed."""
+        return {"check": self.name, "state": self.state, "detail": self.detail}
+
+
+async def run_checks(settings: Settings) -> list[Check]:
+    """Check everything; one that fails keeps no other from running."""
+    checks: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
+        ("server", _server),
+        ("authentication", _authentication),
+        ("database", _database),
+        ("redis", _redis),
+        ("model", _model),
+        ("mail", _mail),
+        ("encryption keys", _encryption_keys),
+    ]
+    return [found for name, check in checks for found in await _checked(name, check, settings)]
+
+
+async def _checked(name: str, check: Callable[[Settings], Awaitable[list[Check]]], settings: Settings) -> list[Check]:
+    try:
+        return await check(settings)
+    except ParleyError as error:
+        return [Check(name, "broken", error.detail)]
+
+
+async def _server(settings: Settings) -> list[Check]:
+    run = running(settings.parley_home)
+    if run is not None:
+        return [Check("server", "ok", f"{run.url} (process {run.supervisor})")]
+    wanted = settings.parley_port
+    free = [port for port in ([wanted] if wanted else range(FIRST_PORT, LAST_PORT + 1))
+            if not taken(settings.parley_host, port)]  # fmt: skip
+    if not free:
+        raise ConfigurationError(f"no port is free on {settings.parley_host}: stop what listens or set PARLEY_PORT")
+    detail = f"nothing runs in {settings.parley_home}; port {free[0]} is free"
+    return [Check("server", "ok", detail)]
+
+
+async def _authentication(settings: Settings) -> list[Check]:
+    on = settings.auth_on
+    return [Check("authentication", "ok", "on" if on else f"off: only this machine reaches {settings.parley_host}")]
+
+
+async def _database(settings: Settings) -> list[Check]:
+    if settings.database_url is None:
+        binaries = find_postgres(settings.parley_pg_bin)
+        return [Check("database", "ok", f"not running; {HOW_TO_START} ({binaries.binary})")]
+    database = await Database.open(settings, name="parley-doctor")
+    try:
+        version = await database.fetchval("select current_setting('server_version')")
+        return [Check("database", "ok", f"PostgreSQL {version}"), await _schema(database), _role_net(database)]
+    finally:
+        await database.close()
+
+
+async def _schema(database: Database) -> Check:
+    newest = newest_schema(alembic_config())
+    there = await database.fetchval("select to_regclass('public.alembic_version') is not null")
+    found = await database.fetchval("select version_num from alembic_version") if there else None
+    if found == newest:
+        return Check("migrations", "ok", f"the schema is at {found}")
+    return Check("migrations", "broken", f"the schema is at {found}, this version needs {newest}: parley migrate")
+
+
+def _role_net(database: Database) -> Check:
+    if database.has_net:
+        return Check("role net", "ok", f"sessions take the role {TENANT_ROLE}, row-level security backs up every query")
+    return Check("role net", "warning", f"off: the role {TENANT_ROLE} can't be taken; every query filters by workspace")
+
+
+async def _redis(settings: Settings) -> list[Check]:
+    url = settings.redis_dsn()
+    if url is None:
+        found = find_valkey(settings.parley_valkey_bin)
+        return [Check("redis", "ok", f"not running; {HOW_TO_START} ({found.binary})")]
+    client = connect(url)
+    try:
+        if await ping(client):
+            return [Check("redis", "ok", "answers")]
+    finally:
+        await client.aclose()
+    return [Check("redis", "broken", "does not answer: runs start on a timer, and streams poll, until it does")]
+
+
+async def _model(settings: Settings) -> list[Check]:
+    model, reason = default_model(settings)
+    missing = missing_key(settings, model)
+    return [Check("model", "broken" if missing else "ok", f"{model}: {reason}")]
+
+
+async def _mail(settings: Settings) -> list[Check]:
+    if settings.smtp_host is None:
+        return [Check("mail", "ok", f"captured in {settings.parley_home / 'outbox'}: SMTP_HOST is not set")]
+    options: dict[str, Any] = {**connection_options(settings), "timeout": SMTP_SECONDS}
+    try:
+        async with asyncio.timeout(SMTP_SECONDS), aiosmtplib.SMTP(**options):
+            return [Check("mail", "ok", f"{options['hostname']}:{options['port']} lets us in")]
+    except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+        said = str(error) or type(error).__name__
+        return [Check("mail", "broken", f"{options['hostname']}:{options['port']} can't be used: {said}")]
+
+
+async def _encryption_keys(settings: Settings) -> list[Check]:
+    box = Box.from_settings(settings)
+    if not box.keys:
+        return [
+            Check("encryption keys", "ok", "made and kept at the first `parley up`; PARLEY_ENCRYPTION_KEYS is not set")
+        ]
+    return [Check("encryption keys", "ok", f"{len(box.keys)} set, {box.sealing_key_id()} seals")]

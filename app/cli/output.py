@@ -1,0 +1,200 @@
+"""What commands print: tables and fields for people, JSON for programs, notes and errors beside the data."""
+
+import json
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, NoReturn, cast
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+
+# Wide enough for whole rows where no terminal cuts them.
+PIPE_WIDTH = 10_000
+STYLES = {
+    "completed": "green",
+    "sent": "green",
+    "ok": "green",
+    "running": "cyan",
+    "queued": "blue",
+    "waiting": "yellow",
+    "warning": "yellow",
+    "cancelled": "dim",
+    "failed": "red",
+    "dead": "red",
+    "broken": "red",
+}
+# Everything but tab and newline that could move the cursor or change the terminal.
+CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its head.
+        path: Where a row holds the value, as `latest_run.state`.
+        whole: Whether it is never cut, however narrow the terminal.
+    """
+
+    title: str
+    path: str
+    whole: bool = False
+
+
+def printable(text: str) -> str:
+    """Text that can't act on a terminal, wherever it came from."""
+    return text.replace("\r\n", "\n").translate(CONTROLS)
+
+
+def value_at(row: Any, path: str) -> Any:
+    """The value at a path such as `latest_run.state`; None where it breaks off."""
+    for name in path.split("."):
+        row = cast("Json", row).get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def shown(value: Any) -> str:
+    """A value for people: times in local time, nothing as nothing, structures as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return printable(_local_time(value))
+    if isinstance(value, list) and all(isinstance(each, str) for each in cast("list[Any]", value)):
+        return printable(", ".join(cast("list[str]", value)))
+    return printable(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _local_time(text: str) -> str:
+    if not text.endswith("Z") or len(text) < 20 or text[10:11] != "T":
+        return text
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        return text
+
+
+class Output:
+    """Where one command prints."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        """Say for whom.
+
+        Args:
+            as_json: Print JSON alone on standard output.
+        """
+        self.as_json = as_json
+
+    @cached_property
+    def console(self) -> Console:
+        """Standard output; NO_COLOR is honoured."""
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        return Console(width=width, highlight=False, markup=False, emoji=False)
+
+    @cached_property
+    def aside(self) -> Console:
+        """Standard error, for what is not the command's result."""
+        return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def json(self, value: Any) -> None:
+        """Print JSON: indented on a terminal, else on one line."""
+        indent = 2 if sys.stdout.isatty() else None
+        typer.echo(json.dumps(value, indent=indent, ensure_ascii=not _speaks_utf8(), default=str))
+
+    def json_line(self, value: Any) -> None:
+        """Print JSON on one line, one of many."""
+        typer.echo(json.dumps(value, ensure_ascii=not _speaks_utf8(), default=str))
+
+    def table(self, rows: Sequence[Json], columns: Sequence[Column], *, page: Any = None) -> None:
+        """Print rows.
+
+        Args:
+            rows: What to print.
+            columns: What of each row people see.
+            page: What `--json` prints; the rows when left out.
+        """
+        if self.as_json:
+            return self.json(rows if page is None else page)
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.title, no_wrap=True, overflow="fold" if column.whole else "ellipsis",
+                             min_width=36 if column.whole else None)  # fmt: skip
+        for row in rows:
+            table.add_row(*(_cell(shown(value_at(row, column.path)), one_line=True) for column in columns))
+        self.console.print(table)
+
+    def record(self, value: Json, columns: Sequence[Column] | None = None) -> None:
+        """Print one thing: its fields one below the other; empty ones are left out."""
+        if self.as_json:
+            return self.json(value)
+        fields = columns or [Column(name, name) for name in value]
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for field in fields:
+            if text := shown(value_at(value, field.path)):
+                table.add_row(field.title, _cell(text))
+        self.console.print(table)
+
+    def text(self, text: str, *, end: str = "\n") -> None:
+        """Print text as it is, at once, but for what could act on the terminal."""
+        typer.echo(printable(text) + end, nl=False)
+
+    def line(self, text: str, style: str | None = None) -> None:
+        """Print one line of the result in a style."""
+        self.console.print(Text(printable(text), style=style or ""), soft_wrap=True)
+
+    def note(self, text: str, style: str = "dim") -> None:
+        """Say something beside the result."""
+        self.aside.print(Text(printable(text), style=style), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, text: str) -> "Generator[Progress]":
+        """Show what is going on while the block waits."""
+        with self.aside.status(Text(printable(text))) as status:
+            yield Progress(self, None if not self.aside.is_terminal else status)
+
+
+class Progress:
+    """Says what is going on: a line that changes on a terminal, one line per change elsewhere."""
+
+    def __init__(self, output: Output, status: Any) -> None:
+        """Take the live line, None where there is none."""
+        self._output = output
+        self._status = status
+        self._said = ""
+
+    def say(self, text: str) -> None:
+        """What goes on now."""
+        if text == self._said:
+            return
+        self._said = text
+        if self._status is None:
+            self._output.note(text)
+        else:
+            self._status.update(Text(printable(text)))
+
+
+def fail(message: str, *, code: int = 1) -> NoReturn:
+    """Say on one line what went wrong, and end with an exit code."""
+    Output().note(f"parley: {' '.join(message.split())}", style="red")
+    raise typer.Exit(code)
+
+
+def _cell(text: str, *, one_line: bool = False) -> Text:
+    words = " ".join(text.split()) if one_line else text
+    return Text(words, style=STYLES.get(text, ""))
+
+
+def _speaks_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,149 @@
+"""`parley tasks`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.output import Column, fail, shown, value_at
+from app.cli.runs import Wait
+from app.cli.session import Session, with_server
+from app.cli.watch import wait_for
+
+tasks = typer.Typer(no_args_is_help=True, help="Create, list and start tasks.")
+
+LIST = [
+    Column("TASK", "id", whole=True),
+    Column("TYPE", "task_type"),
+    Column("STATE", "state"),
+    Column("ENABLED", "enabled"),
+    Column("SCHEDULE", "schedule_expression"),
+    Column("NEXT", "next_fire_at"),
+    Column("TITLE", "title"),
+]
+MADE = [
+    Column("task", "id"),
+    Column("type", "task_type"),
+    Column("state", "state"),
+    Column("next", "next_fire_at"),
+    Column("webhook", "webhook_url"),
+    Column("run", "latest_run.id"),
+]
+
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the agent shall do.", show_default=False)]
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)]
+Zone = Annotated[str | None, typer.Option("--timezone", help="IANA zone of the schedule, such as Europe/Berlin.")]
+
+
+@tasks.command("list")
+@with_server
+def list_tasks(
+    session: Session,
+    task_type: Annotated[
+        str | None, typer.Option("--type", help="delegation, scheduled, triggered or research.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Where the list before ended.")] = None,
+) -> None:
+    """List tasks, newest first."""
+    page = session.client.get("/tasks", task_type=task_type, limit=limit, cursor=cursor)
+    session.out.table(page["items"], LIST, page=page)
+    if page["next_cursor"]:
+        session.out.note(f"there are more: --cursor {page['next_cursor']}")
+
+
+@tasks.command("create")
+@with_server
+def create_task(
+    session: Session,
+    prompt: Prompt = None,
+    agent: Annotated[str | None, typer.Option("--agent", help="The agent's name or id.")] = None,
+    title: Annotated[str | None, typer.Option("--title", help="A title for lists.")] = None,
+    cron: Annotated[str | None, typer.Option("--cron", metavar="EXPR", help="Crontab expression: scheduled.")] = None,
+    every: Annotated[int | None, typer.Option("--every", metavar="SECONDS", help="Interval: scheduled.")] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="One instant (RFC 3339): scheduled.")] = None,
+    timezone: Zone = None,
+    webhook: Annotated[bool, typer.Option("--webhook", help="Start it by calling its URL: triggered.")] = False,
+    research: Annotated[bool, typer.Option("--research", help="A researched, cited report.")] = False,
+    email: Annotated[list[str] | None, typer.Option("--email", help="Mail its outcome; may be repeated.")] = None,
+    slack: Annotated[bool, typer.Option("--slack", help="Tell Slack, by SLACK_WEBHOOK_URL.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="The whole body as JSON, from a file or `-`; options go first.")
+    ] = None,
+    wait: Wait = False,
+) -> None:
+    """Create a task: a delegation that starts at once, unless an option says when it starts."""
+    body = _body_of(file)
+    body |= _given(prompt=prompt, agent=agent, title=title, timezone=timezone)
+    body |= _given(schedule_expression=cron, interval_seconds=every, run_at=at)
+    body |= _notifications(email or [], slack=slack)
+    kind = _kind(scheduled=bool(cron or every or at), webhook=webhook, research=research)
+    if kind or "task_type" not in body:
+        body["task_type"] = kind or "delegation"
+    if webhook:
+        body.setdefault("trigger_config", {})
+    made = session.client.post("/tasks", body)
+    if wait and value_at(made, "latest_run.id"):
+        return wait_for(session, made["latest_run"]["id"])
+    session.out.record(made, MADE)
+
+
+def _body_of(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        body = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"--file {file} can't be read: {error}", code=2)
+    if not isinstance(body, dict):
+        fail(f"--file {file} holds no JSON object", code=2)
+    return body  # pyright: ignore[reportUnknownVariableType]
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _kind(*, scheduled: bool, webhook: bool, research: bool) -> str | None:
+    kinds = {"research": research, "triggered": webhook, "scheduled": scheduled}
+    return next((name for name, chosen in kinds.items() if chosen), None)
+
+
+def _notifications(emails: list[str], *, slack: bool) -> dict[str, Any]:
+    channels = ["email"] * bool(emails) + ["slack"] * slack
+    if not channels:
+        return {}
+    return {"notification_config": {"channels": channels} | ({"email_address": emails} if emails else {})}
+
+
+@tasks.command("preview")
+@with_server
+def preview_schedule(
+    session: Session,
+    expression: Annotated[str, typer.Argument(metavar="EXPR", help="A crontab expression.", show_default=False)],
+    timezone: Zone = None,
+    count: Annotated[int, typer.Option("--count", help="How many instants.")] = 5,
+) -> None:
+    """Say a schedule in words and list when it is due next."""
+    body = _given(schedule_expression=expression, timezone=timezone, count=count)
+    told = session.client.post("/tasks/schedule/preview", body)
+    if session.out.as_json:
+        return session.out.json(told)
+    session.out.line(f"{told['description']} ({told['timezone']})", style="bold")
+    session.out.table(told["next"], [Column("UTC", "utc"), Column("LOCAL", "local"), Column("NOTE", "note")])
+
+
+@tasks.command("execute")
+@with_server
+def execute_task(session: Session, task_id: TaskId, wait: Wait = False) -> None:
+    """Start a task now."""
+    started = session.client.post(f"/tasks/{task_id}/execute")
+    run_id = value_at(started, "latest_run.id") or value_at(started, "run_id") or value_at(started, "id")
+    if wait:
+        return wait_for(session, run_id)
+    if session.out.as_json:
+        return session.out.json(started)
+    session.out.line(f"started: run {shown(run_id)}")
+    session.out.note(f"watch it: parley runs tail {run_id}")
