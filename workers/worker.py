@@ -20,7 +20,7 @@ from app.executor import Engine
 from app.queue import LANE, WAKE, dumps, loads, queue_name, redis_settings
 from app.redis import AWAY
 from app.settings import Settings
-from app.telemetry import configure_logging
+from app.telemetry import configure as configure_logging
 from workers.resident import Resident
 
 log = structlog.stdlib.get_logger(__name__)
