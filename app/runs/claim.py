@@ -114,15 +114,18 @@ def _claimed(row: Row) -> Claim:
     )
 
 
-# Invariant: only the holder's fence renews; rows are locked in id order, as in every batch.
+# Invariant: only the holder's fence renews; rows are locked in id order, as in every batch. A higher fence says that
+# another claim has the run; the same fence without `running` only that this process is about to be done with it.
 RENEW = """
-with mine as materialized (
-    select r.id from runs r join json_to_recordset($1::json) as x(id uuid, fence bigint) on x.id = r.id
-    where r.fence = x.fence and r.state = 'running'
+with asked as materialized (
+    select r.id, r.fence = x.fence and r.state = 'running' as held, r.fence > x.fence as taken
+    from runs r join json_to_recordset($1::json) as x(id uuid, fence bigint) on x.id = r.id
     order by r.id for no key update of r
+), renewed as (
+    update runs r set lease_until = now() + make_interval(secs => $2) from asked where r.id = asked.id and asked.held
 )
-update runs r set lease_until = now() + make_interval(secs => $2) from mine where r.id = mine.id
-returning r.id, r.cancel_requested_at is not null as cancel_requested
+select a.id, a.held, a.taken, r.cancel_requested_at is not null as cancel_requested
+from asked a join runs r on r.id = a.id
 """
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
-from app.db import UNAVAILABLE, Connection, dump_json, lone_connection
+from app.db import UNAVAILABLE, Connection, Row, dump_json, lone_connection
 from app.runs.claim import RENEW
 from app.settings import Settings
 
@@ -106,20 +106,22 @@ class Heartbeat:
         began = time.monotonic()
         records = [{"id": str(run_id), "fence": fence} for run_id, fence in held.items()]
         rows = await connection.fetch(RENEW, dump_json(records), self._lease)
-        self._note({row["id"] for row in rows}, held, began)
+        self._note({row["id"]: row for row in rows}, held, began)
         for row in rows:
-            if row["cancel_requested"]:
+            if row["held"] and row["cancel_requested"]:
                 self._call(self._on_cancel, row["id"])
 
-    def _note(self, renewed: set[UUID], asked: dict[UUID, int], began: float) -> None:
+    def _note(self, found: dict[UUID, Row], asked: dict[UUID, int], began: float) -> None:
         with self._guard:
             for run_id, fence in asked.items():
-                if run_id in self._held and self._held[run_id][0] == fence:
-                    if run_id in renewed:
-                        self._held[run_id] = (fence, began)
-                    else:
-                        del self._held[run_id]
-                        self._call(self._on_lost, run_id)
+                if run_id not in self._held or self._held[run_id][0] != fence:
+                    continue
+                row = found.get(run_id)
+                if row is None or row["taken"]:
+                    del self._held[run_id]
+                    self._call(self._on_lost, run_id)
+                elif row["held"]:
+                    self._held[run_id] = (fence, began)
 
     def _give_up_stale(self) -> None:
         limit = time.monotonic() - (self._lease - min(MARGIN_SECONDS, self._lease / 4))
