@@ -95,6 +95,9 @@ with head as (
     select $1, head.m0 + 1, head.workspace_id, $2, 1, input.body->>'role', input.body->>'text',
         input.body->'message', $8
     from head, input where $5
+), served as (
+    select coalesce(c.agent_version, a.published_version) as version
+    from conversations c join agents a on a.id = c.agent_id where c.id = $1 and $5
 ), run as (
     insert into runs (id, workspace_id, conversation_id, number, root_run_id, retry_of, task_id, fire_id, state, ready,
         lane, priority, run_at, queue_deadline, deadline_at, timeout_seconds, retry, output_schema, pins,
@@ -102,13 +105,14 @@ with head as (
     select $2, head.workspace_id, $1, head.run_no, $2, x.retry_of, x.task_id, x.fire_id,
         case when $5 then 'running' else 'queued' end, head.ready, x.lane, x.priority, coalesce(x.run_at, now()),
         now() + make_interval(secs => x.queue_timeout_seconds), x.deadline_at, x.timeout_seconds, x.retry,
-        x.output_schema, x.pins, x.agent_version, $6, x.detached,
+        x.output_schema, x.pins, coalesce(x.agent_version, served.version), $6, x.detached,
         case when $5 then 1 else 0 end, case when $5 then $9 end,
         case when $5 then now() + make_interval(secs => $10) end, case when $5 then now() end,
         case when $5 then now() end
     from head, json_to_record($11::json) as x(retry_of uuid, task_id uuid, fire_id uuid, lane text, priority bigint,
         run_at timestamptz, queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json,
         output_schema json, pins json, agent_version bigint, detached bool)
+    left join served on true
 ), event as (
     insert into events (conversation_id, seq, workspace_id, run_id, type, ref, payload)
     select $1, head.e0 + e.i, head.workspace_id, $2, e.type, head.m0 + e.m, e.payload
@@ -146,6 +150,9 @@ async def insert(connection: Connection, run: NewRun, *, inline: Inline | None =
         [{**event, "m": 1 if event["m"] is not None else None} for event in rows_of(events)],
     )
     assert row is not None, "the head exists and is locked"
+    for event in events:
+        if event.message is not None:
+            event.shown["message_seq"] = row["m0"] + 1
     first = row["e0"] + 1
     return InsertedRun(
         run_id=run.id,

@@ -284,13 +284,16 @@ def written(row: Row) -> Written:
     return Written(row["m0"], row["e0"], row["at"], row["cancel_requested"], row["steers"] or [])
 
 
+Waiting = tuple[Fenced, Write, "asyncio.Future[Written]"]
+
+
 class Checkpoints:
     """The seam behind which the writes of this process's runs are put together."""
 
     def __init__(self, database: Database) -> None:
         """Write through this database's engine pool."""
         self._database = database
-        self._waiting: list[tuple[Fenced, Write, asyncio.Future[Written]]] = []
+        self._waiting: list[Waiting] = []
         self._flusher: asyncio.Task[None] | None = None
 
     async def checkpoint(self, who: Fenced, write: Write) -> Written:
@@ -310,7 +313,7 @@ class Checkpoints:
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            batch = self._next_batch()
             try:
                 await self._commit(batch)
             except Exception as error:  # noqa: BLE001 - every caller of the batch gets its error
@@ -319,14 +322,26 @@ class Checkpoints:
                         future.set_exception(error)
         self._flusher = None
 
-    async def _commit(self, batch: list[tuple[Fenced, Write, asyncio.Future[Written]]]) -> None:
+    def _next_batch(self) -> list[Waiting]:
+        """Take the oldest writes, at most one of a run: a frozen process may hold a stale claim beside the fresh one."""
+        batch: dict[UUID, Waiting] = {}
+        rest: list[Waiting] = []
+        for each in self._waiting:
+            run_id = each[0].run_id
+            if run_id in batch or len(batch) == BATCH:
+                rest.append(each)
+            else:
+                batch[run_id] = each
+        self._waiting = rest
+        return list(batch.values())
+
+    async def _commit(self, batch: list[Waiting]) -> None:
         if len(batch) > 1:
             with contextlib.suppress(Exception):
                 rows = await self._database.fetch(CHECKPOINT, *parameters([(who, write) for who, write, _ in batch]))
                 _resolve(batch, rows)
-        for who, write, future in batch:
-            if not future.done():
-                await self._commit_alone(who, write, future)
+        # Side by side, so that an outage does not make the last of them wait for the patience of all others.
+        await asyncio.gather(*(self._commit_alone(*each) for each in batch if not each[2].done()))
 
     async def _commit_alone(self, who: Fenced, write: Write, future: "asyncio.Future[Written]") -> None:
         try:
@@ -336,7 +351,7 @@ class Checkpoints:
                 future.set_exception(error)
 
 
-def _resolve(batch: list[tuple[Fenced, Write, asyncio.Future[Written]]], rows: list[Row]) -> None:
+def _resolve(batch: list[Waiting], rows: list[Row]) -> None:
     by_run = {row["run_id"]: row for row in rows}
     for who, _, future in batch:
         if who.run_id in by_run and not future.done():
