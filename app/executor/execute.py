@@ -14,7 +14,7 @@ from pydantic_ai.messages import ModelMessage
 from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
 from app.executor.converse import Cast, converse, with_usage
 from app.executor.load import Loaded, load
-from app.executor.recorder import Recorder
+from app.executor.recorder import Recorder, whole
 from app.executor.research import research
 from app.executor.speech import Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
@@ -49,6 +49,7 @@ class Execution:
         task: Executes it.
         why: Set before the task is cancelled.
         cast: Set once the run is loaded.
+        ending: It has its answer; being stopped now would only lose it.
         messages: What the library has so far; kept when the run is stopped.
     """
 
@@ -56,11 +57,12 @@ class Execution:
     task: "asyncio.Task[None] | None" = None
     why: Stop | None = None
     cast: Cast | None = None
+    ending: bool = False
     messages: Sequence[ModelMessage] = field(default_factory=list[ModelMessage])
 
     def stop(self, why: Stop) -> None:
         """Stop at the next await; the first reason counts."""
-        if self.why is None and self.task is not None:
+        if self.why is None and self.task is not None and not self.ending:
             self.why = why
             self.task.cancel()
 
@@ -69,6 +71,7 @@ async def execute(engine: "Engine", execution: Execution) -> None:
     """Run a claimed run to its end, its next try, or wherever it was stopped."""
     try:
         outcome = await _work(engine, execution)
+        execution.ending = True
         await _settle(engine, execution, outcome)
     except asyncio.CancelledError:
         await _stopped(engine, execution)
@@ -138,7 +141,7 @@ async def _within_time(cast: Cast) -> Outcome:
 async def _settle(engine: "Engine", execution: Execution, outcome: Outcome) -> None:
     claim = execution.claim
     who = execution.cast.recorder.fenced if execution.cast else claim.fenced
-    await engine.settle(claim.run_id, claim.conversation_id, outcome, who=who)
+    await whole(engine.settle(claim.run_id, claim.conversation_id, outcome, who=who))
 
 
 async def _stopped(engine: "Engine", execution: Execution) -> None:

@@ -7,10 +7,10 @@ tells it about tool calls. Every write is fenced by the claim and published afte
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 from pydantic_ai.capabilities import AbstractCapability
@@ -33,6 +33,8 @@ from app.messages import Json, arguments_of, clean_text, clean_value, parts_of, 
 from app.providers import cost_of
 from app.runs import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
 from app.tools import Risk, Tool
+
+T = TypeVar("T")
 
 # Names a tool call for ever: conversation, number of the response that asked for it, index of the call in it.
 EFFECTS = UUID("5b0c0f0e-6a53-5f0e-9d53-6a7e1c2b9f10")
@@ -95,12 +97,15 @@ class Recorder:
         return Fenced(self._loaded.run_id, self._loaded.conversation_id, self._loaded.fence, self._write_no)
 
     async def write(self, write: Write) -> Written:
-        """Commit a write and tell everyone; one at a time, in order.
+        """Commit a write and tell everyone; one at a time, in order. Being cancelled does not cut it off.
 
         Raises:
             LeaseLost: when the claim does not hold any more.
             DatabaseUnavailable: when PostgreSQL stays away.
         """
+        return await whole(self._write(write))
+
+    async def _write(self, write: Write) -> Written:
         async with self._turn:
             write.model, self._model = self._model, None
             written = await self._checkpoints.checkpoint(self.fenced, write)
@@ -355,6 +360,16 @@ class Checkpoint(AbstractCapability[Any]):
         output_tools = {tool.name for tool in request_context.model_request_parameters.output_tools}
         await self._recorder.response_is_there(response, output_tools)
         return response
+
+
+async def whole(work: Coroutine[Any, Any, T]) -> T:
+    """Let work that has begun come to its end, also when whoever waits for it is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 def after_last_response(messages: Sequence[ModelMessage]) -> list[ModelRequest]:
