@@ -75,9 +75,16 @@ class Connection(Protocol):
 def dump_json(value: Any) -> str:
     """JSON text of a value; integers beyond 64 bits are written by the slower standard library."""
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value, default=_plain).decode()
     except TypeError:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> str:
+    """asyncpg answers UUIDs of its own kind, which orjson does not know."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 async def _prepare(connection: Any) -> None:

@@ -1,0 +1,32 @@
+"""Tasks: stored intents - a prompt, an agent, a trigger and who is told - and the fires that start them."""
+
+from app.tasks.fields import TaskBody, TaskPatch, TriggerConfig
+from app.tasks.fire import Fired, execute, fire_due, seconds_to_next
+from app.tasks.query import Shown, fires, get, page, receipts
+from app.tasks.rows import Saved, create, delete, disable, enable, patch, rotate
+from app.tasks.webhook import shown as shown_trigger
+from app.tasks.webhook import webhook_url
+
+__all__ = [
+    "Fired",
+    "Saved",
+    "Shown",
+    "TaskBody",
+    "TaskPatch",
+    "TriggerConfig",
+    "create",
+    "delete",
+    "disable",
+    "enable",
+    "execute",
+    "fire_due",
+    "fires",
+    "get",
+    "page",
+    "patch",
+    "receipts",
+    "rotate",
+    "seconds_to_next",
+    "shown_trigger",
+    "webhook_url",
+]

@@ -1,0 +1,303 @@
+"""What a task may say: the request bodies, checked so that every refusal names its field."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from app import cron
+from app.agents.template import check_instructions
+from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
+from app.notifications import NotificationConfig
+
+TaskType = Literal["delegation", "scheduled", "triggered", "research"]
+Overlap = Literal["skip", "queue", "interrupt", "allow"]
+CatchUp = Literal["latest", "none", "all"]
+Talk = Literal["new", "same"]
+
+LONGEST_SECONDS = 366 * 86_400
+LATER_FIELDS = ("depends_on", "attachments", "budget", "concurrency")
+LATER_VERIFIERS = ("standard", "github", "stripe", "slack", "hmac")
+WHEN = ("schedule_expression", "interval_seconds", "run_at")
+# Fields that say something only about tasks of one type.
+SCHEDULE_FIELDS = (
+    "schedule_expression",
+    "interval_seconds",
+    "timezone",
+    "overlap",
+    "catch_up",
+    "catch_up_window_seconds",
+    "jitter_seconds",
+)
+FITTING: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(SCHEDULE_FIELDS, ("scheduled",)),
+    "run_at": ("scheduled", "delegation", "research"),
+    "trigger_config": ("triggered",),
+    "auto_pause_after": ("scheduled", "triggered"),
+}
+# `$`, then names, quoted names and indexes.
+PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]{1,6}\]|\['[^']{1,100}'\])*")
+HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def _instant(value: object) -> object:
+    if not isinstance(value, str | datetime | None):
+        raise ValueError("must be a time with its offset, such as 2026-01-31T09:00:00Z")
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    if not 1970 <= value.year < 2400:
+        raise ValueError("must lie in the years 1970 to 2399")
+    return value.astimezone(UTC)
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
+Whole = Annotated[int, Field(strict=True)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+
+
+def _path(value: str) -> str:
+    if not PATH.fullmatch(value):
+        raise ValueError("must be a path such as $.action, $.items[0].id or $['odd name']")
+    return value
+
+
+Path = Annotated[str, Field(max_length=300), AfterValidator(_path)]
+
+
+class Retry(BaseModel):
+    """How often a run is tried again after an error that may pass, and how long between."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_attempts: Whole = Field(4, ge=1, le=20, description="Attempts in all.")
+    base_seconds: Seconds = Field(2.0, description="Wait after the first; doubled each time.")
+    max_seconds: Seconds = Field(300.0, description="Longest wait.")
+
+
+class Filter(BaseModel):
+    """What the payload of a webhook call must hold to start a run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Path = Field(description="Where to look, as `$.action`.")
+    equals: str | Whole | float | bool | None = Field(description="What must stand there.")
+
+
+def _known_verifier(value: object) -> object:
+    if value in LATER_VERIFIERS:
+        raise NotAvailable(
+            f"the verifier {value!r} is not offered yet; use bearer, token or none", field="trigger_config.verifier"
+        )
+    return value
+
+
+class TriggerConfig(BaseModel):
+    """Who may call a task's webhook, and what a call does."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}, {"verifier": "token"}]})
+
+    verifier: Annotated[Literal["bearer", "token", "none"] | None, BeforeValidator(_known_verifier)] = Field(
+        None,
+        description="bearer: `Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody. "
+        "Left out: a token when the server has authentication on, else none.",
+    )
+    secret: str | None = Field(
+        None, min_length=4, max_length=500, description="Made when left out. Shown masked, whole only once."
+    )
+    header: str | None = Field(None, description="The header that may hold the token; X-Parley-Token when left out.")
+    dedup: Literal["id", "body"] = Field("id", description="What makes two calls the same: a delivery id, or the body.")
+    filter: Filter | None = Field(None, description="Calls that do not match start nothing.")
+    correlation: Path | None = Field(None, description="Calls with the same value there go on in one conversation.")
+    trusted: bool = Field(False, strict=True, description="Whether the payload may be believed like a person's words.")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if self.secret is not None and (self.verifier == "none" or not self.secret.isascii() or " " in self.secret):
+            what = "needs no secret" if self.verifier == "none" else "a secret is ASCII without spaces"
+            raise InvalidRequest(f"{what}", field="trigger_config.secret")
+        if self.header is not None and (self.verifier != "token" or not HEADER.fullmatch(self.header)):
+            raise InvalidRequest("a header's name, for the verifier token alone", field="trigger_config.header")
+        return self
+
+
+class _Fields(BaseModel):
+    """The fields that a new task and a changed one share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_later_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        values = cast("dict[str, Any]", data)
+        for name in LATER_FIELDS:
+            if values.get(name) is not None:
+                raise NotAvailable(f"{name} is not offered yet", field=name)
+        return {name: value for name, value in values.items() if name not in LATER_FIELDS}
+
+
+class TaskBody(_Fields):
+    """A task about to be stored."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"task_type": "delegation", "prompt": "Summarize the attached numbers.", "input": {"numbers": [1, 2]}},
+                {
+                    "task_type": "scheduled",
+                    "prompt": "Write the morning report.",
+                    "schedule_expression": "0 9 * * MON-FRI",
+                    "timezone": "Europe/Berlin",
+                    "notification_config": {"channels": ["email"], "email_address": "user@example.com"},
+                },
+                {"task_type": "triggered", "prompt": "Say what happened.", "trigger_config": {}},
+            ]
+        },
+    )
+
+    task_type: TaskType = Field(description="How it starts: at once, by a schedule, by a webhook call; or research.")
+    prompt: str = Field(
+        min_length=1,
+        max_length=50_000,
+        description="What to do. For scheduled tasks a template that may name `fire_time` and `last_outcome`.",
+    )
+    title: str | None = Field(None, min_length=1, max_length=200, description="Cut from the prompt when left out.")
+    agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
+    input: Any = Field(None, description="Structured data for the agent.")
+    context_data: dict[str, Any] = Field(default_factory=dict[str, Any], description="More data for the agent.")
+    notification_config: NotificationConfig | None = Field(None, description="Who is told what.")
+    run_at: Instant | None = Field(None, description="Not before this instant; for scheduled tasks the only one.")
+    conversation: Talk = Field("new", description="Whether each start begins a conversation or goes on in one.")
+    priority: Whole = Field(0, ge=-1000, le=1000, description="Higher first.")
+    retry: Retry | None = Field(None, description="How often a run is tried again.")
+    timeout_seconds: Seconds | None = Field(None, description="Running time of one run.")
+    queue_timeout_seconds: Seconds | None = Field(None, description="Longest wait for its start.")
+    deadline: Instant | None = Field(None, description="When its runs must have ended.")
+    schedule_expression: str | None = Field(None, description="Crontab expression, or @daily and its like.")
+    interval_seconds: Whole | None = Field(None, ge=10, le=LONGEST_SECONDS, description="Every so many seconds.")
+    timezone: str = Field("UTC", min_length=1, max_length=100, description="IANA time zone of the expression.")
+    overlap: Overlap = Field("skip", description="When the run before has not ended.")
+    catch_up: CatchUp = Field("latest", description="Which missed instants are made up for.")
+    catch_up_window_seconds: Whole = Field(86_400, ge=0, le=LONGEST_SECONDS, description="How old they may be.")
+    jitter_seconds: Whole = Field(0, ge=0, le=86_400, description="Each run starts up to this much later, at random.")
+    auto_pause_after: Whole | None = Field(None, ge=1, le=1000, description="Failures in a row that disable the task.")
+    trigger_config: TriggerConfig | None = Field(None, description="Who may call the webhook.")
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        self._refuse_foreign_fields()
+        if not self.prompt.strip():
+            raise InvalidRequest("the prompt is empty", field="prompt")
+        self._check_instants()
+        if self.task_type == "scheduled":
+            self._check_schedule()
+        elif self.task_type == "triggered" and self.trigger_config is None:
+            self.trigger_config = TriggerConfig.model_validate({})
+        return self
+
+    def _refuse_foreign_fields(self) -> None:
+        for name, types in FITTING.items():
+            if name in self.model_fields_set and getattr(self, name) is not None and self.task_type not in types:
+                raise InvalidRequest(f"is for {' and '.join(types)} tasks, not for {self.task_type}", field=name)
+
+    def _check_instants(self) -> None:
+        for name in ("run_at", "deadline"):
+            value = getattr(self, name)
+            if value is not None:
+                try:
+                    setattr(self, name, _utc(value))
+                except (ValueError, OverflowError) as error:
+                    raise InvalidRequest(str(error), field=name) from error
+
+    def _check_schedule(self) -> None:
+        given = [name for name in WHEN if getattr(self, name) is not None]
+        if not given:
+            raise InvalidSchedule(
+                "a scheduled task needs schedule_expression, interval_seconds or run_at", field="schedule_expression"
+            )
+        if len(given) > 1:
+            raise InvalidSchedule(f"{given[0]} and {given[1]} exclude each other", field=given[1])
+        if self.catch_up == "none" and self.overlap == "queue":
+            raise InvalidRequest("a queued start comes late, which catch_up none forbids; use latest", field="catch_up")
+        cron.zone(self.timezone)
+        if self.schedule_expression is not None:
+            cron.parse(self.schedule_expression)
+        try:
+            check_instructions(self.prompt)
+        except InvalidRequest as error:
+            raise InvalidRequest(error.detail, field="prompt") from error
+
+    @property
+    def interval(self) -> timedelta | None:
+        """The interval, of a task that has one."""
+        return timedelta(seconds=self.interval_seconds) if self.interval_seconds else None
+
+
+class TaskPatch(_Fields):
+    """Changes of a task: what is left out stays, null brings the default back."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"schedule_expression": "0 8 * * *"}]})
+
+    prompt: str | None = None
+    title: str | None = None
+    agent: str | None = None
+    input: Any = None
+    context_data: dict[str, Any] | None = None
+    notification_config: NotificationConfig | None = None
+    run_at: Instant | None = None
+    conversation: Talk | None = None
+    priority: Whole | None = None
+    retry: Retry | None = None
+    timeout_seconds: Seconds | None = None
+    queue_timeout_seconds: Seconds | None = None
+    deadline: Instant | None = None
+    schedule_expression: str | None = None
+    interval_seconds: Whole | None = None
+    timezone: str | None = None
+    overlap: Overlap | None = None
+    catch_up: CatchUp | None = None
+    catch_up_window_seconds: Whole | None = None
+    jitter_seconds: Whole | None = None
+    auto_pause_after: Whole | None = None
+    trigger_config: TriggerConfig | None = None
+    enabled: bool | None = Field(None, strict=True, description="As by /enable and /disable.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_the_type(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "task_type" in data:
+            raise UnknownField("a task keeps its type; make another task", field="task_type")
+        return cast("Any", data)
+
+    def merged(self, stored: Mapping[str, Any]) -> TaskBody:
+        """The whole task with these changes, checked like a new one.
+
+        Args:
+            stored: The fields of the task as it is, secrets masked.
+        """
+        changes = {name: getattr(self, name) for name in self.model_fields_set if name != "enabled"}
+        values = dict(stored)
+        if any(changes.get(name) is not None for name in WHEN):
+            values = {name: value for name, value in values.items() if name not in WHEN}
+        values.update(changes)
+        try:
+            return TaskBody.model_validate({name: value for name, value in values.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InvalidRequest(first["msg"].removeprefix("Value error, "), field=field) from error

@@ -1,0 +1,294 @@
+"""Firing: every due instant of a task becomes a fire row with its outcome, in one transaction with the run it starts.
+
+Any number of schedulers may fire at once. Lock order is heads, then runs, then tasks, as in `settle`. A start that
+only makes new conversations touches no head another transaction knows, so tasks of that kind are locked in batches;
+one that goes on in, or interrupts, a conversation has its head locked before the task.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from app.conversations import Accepted
+from app.db import Connection, Database, Row
+from app.errors import DatabaseUnavailable, ParleyError
+from app.models import new_id
+from app.runs import wish_cancel
+from app.settings import Settings
+from app.settle import cancelled, settle
+from app.tasks.due import LATE, Backlog, Stretch, backlog
+from app.tasks.launch import READ, Start, launch
+from app.tasks.rows import read, rule_of
+
+log = structlog.stdlib.get_logger(__name__)
+
+BATCH = 50
+INTERRUPTED = "interrupted by the task's next start"
+
+IS_DUE = "t.enabled and t.deleted_at is null and t.next_fire_at <= now()"
+# Starts in a conversation that exists already, whose head must be locked first.
+IS_ENTWINED = "(t.conversation = 'same' or t.overlap = 'interrupt')"
+# A start that must wait for the last one to end stays due; looking at it is pointless until then.
+MUST_WAIT = """
+(t.overlap = 'queue' or (t.catch_up = 'all' and t.overlap <> 'allow' and t.next_fire_at < now() - $1::interval))
+and exists (select from runs r where r.state in ('queued', 'running', 'waiting') and r.id = (
+    select f.run_id from fires f where f.task_id = t.id and f.outcome = 'run' order by f.id desc limit 1))
+"""
+LOCK_DUE = f"""
+select t.id from tasks t where {IS_DUE} and not {IS_ENTWINED} and not ({MUST_WAIT}) and t.id <> all($2::uuid[])
+order by t.next_fire_at limit $3 for no key update skip locked
+"""
+FIND_ENTWINED = f"""
+select t.id, t.workspace_id from tasks t
+where {IS_DUE} and {IS_ENTWINED} and not ({MUST_WAIT}) and t.id <> all($2::uuid[])
+order by t.next_fire_at limit $3
+"""
+LOCK_HEADS = """
+select conversation_id from heads where conversation_id = any($1::uuid[]) order by conversation_id for no key update
+"""
+LOCK_ONE = f"select t.id from tasks t where t.id = $1 and {IS_DUE} for no key update skip locked"
+NEXT = """
+select extract(epoch from min(next_fire_at) - now())::float from tasks
+where enabled and deleted_at is null and next_fire_at > now()
+"""
+
+# Invariant (G5): one row per task and due instant, whoever comes first.
+INSERT_FIRE = """
+insert into fires (id, workspace_id, task_id, kind, due_at, due_until, count, outcome, reason, run_id, conversation_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+on conflict (task_id, due_at) where kind = 'schedule' do nothing returning id
+"""
+ADVANCE = "update tasks set next_fire_at = $2 where id = $1"
+PAUSE = "update tasks set enabled = false, paused_reason = $2, updated_at = now() where id = $1"
+
+
+@dataclass
+class Fired:
+    """What one look at the due tasks committed.
+
+    Attributes:
+        tasks: How many tasks were looked at.
+        accepted: What the runs that were started, and those that were interrupted, ask for now.
+        failed: Tasks that could not be fired for a reason that is not theirs; leave them out for now.
+    """
+
+    tasks: int = 0
+    accepted: list[Accepted] = field(default_factory=list[Accepted])
+    failed: set[UUID] = field(default_factory=set[UUID])
+
+
+async def seconds_to_next(database: Database) -> float | None:
+    """How long until a task will be due, by PostgreSQL's clock."""
+    return await database.fetchval(NEXT)
+
+
+async def fire_due(
+    database: Database, settings: Settings, *, limit: int = BATCH, without: Sequence[UUID] = ()
+) -> Fired:
+    """Fire up to `limit` due tasks of each kind; call it again while it finds any.
+
+    Args:
+        database: Where the tasks are; times come from its clock.
+        settings: For the notifications of interrupted runs.
+        limit: Tasks per transaction.
+        without: Tasks to leave out.
+    """
+    fired = Fired()
+    async with database.engine_tx() as connection:
+        rows = await connection.fetch(LOCK_DUE, LATE, list(without), limit)
+        for row in await connection.fetch(f"{READ} where t.id = any($1::uuid[])", [row["id"] for row in rows]):
+            await _fire_apart(connection, settings, row, fired)
+    for found in await database.fetch(FIND_ENTWINED, LATE, list(without), limit):
+        await _fire_entwined(database, settings, found, fired)
+    return fired
+
+
+async def _fire_apart(connection: Connection, settings: Settings, task: Row, fired: Fired) -> None:
+    """Fire one task so that its fault is nobody else's."""
+    await connection.execute("savepoint task")
+    try:
+        accepted = await _fire(connection, settings, task)
+    except DatabaseUnavailable:
+        raise
+    except ParleyError as error:
+        await connection.execute("rollback to savepoint task")
+        log.warning("task.paused", task_id=str(task["id"]), reason=error.detail)
+        await connection.execute(PAUSE, task["id"], error.detail)
+    except Exception:
+        log.exception("task.not_fired", task_id=str(task["id"]))
+        await connection.execute("rollback to savepoint task")
+        fired.failed.add(task["id"])
+    else:
+        fired.accepted += accepted
+    fired.tasks += 1
+
+
+async def _fire_entwined(database: Database, settings: Settings, found: Row, fired: Fired) -> None:
+    async with database.engine_tx() as connection:
+        heads = _heads_of(await read(connection, found["workspace_id"], found["id"]))
+        await connection.execute(LOCK_HEADS, heads)
+        if await connection.fetchval(LOCK_ONE, found["id"]) is None:
+            return  # Another scheduler has it, or it was changed.
+        task = await read(connection, found["workspace_id"], found["id"])
+        if set(_heads_of(task)) <= set(heads):  # Else it was started by hand meanwhile: look again.
+            await _fire_apart(connection, settings, task, fired)
+
+
+def _heads_of(task: Row) -> list[UUID]:
+    return [key for key in (task["conversation_id"], task["last_conversation_id"]) if key is not None]
+
+
+# --- one task ------------------------------------------------------------------------------------------
+
+
+async def _fire(connection: Connection, settings: Settings, task: Row) -> list[Accepted]:
+    """Account for every instant of a locked task that is due, and start what is to be started."""
+    due = await backlog(
+        rule_of(task),
+        task["next_fire_at"],
+        task["now"],
+        catch_up=task["catch_up"],
+        window=timedelta(seconds=task["catch_up_window_seconds"]),
+    )
+    accepted: list[Accepted] = []
+    await _miss(connection, task, due)
+    next_fire_at = due.next_fire_at
+    for instant in due.starts:
+        is_open = task["last_is_open"] or bool(accepted)
+        match _overlap(task, instant) if is_open else "allow":
+            case "queue":
+                next_fire_at = instant
+                break
+            case "skip":
+                await _skip(connection, task, instant, accepted)
+            case "interrupt":
+                accepted += await _interrupt(connection, settings, task)
+                accepted += await _start(connection, settings, task, instant)
+            case _:
+                accepted += await _start(connection, settings, task, instant)
+    await connection.execute(ADVANCE, task["id"], next_fire_at)
+    return accepted
+
+
+def _overlap(task: Row, instant: datetime) -> str:
+    """The policy for an instant that comes while the last run is open.
+
+    With catch-up `all` the instants that were missed take turns instead of skipping or interrupting each other.
+    """
+    if task["catch_up"] == "all" and task["overlap"] != "allow" and instant < task["now"] - LATE:
+        return "queue"
+    return task["overlap"]
+
+
+async def _miss(connection: Connection, task: Row, due: Backlog) -> None:
+    missed = due.missed
+    if missed.first is None:
+        return
+    if due.starts and task["catch_up"] != "all":
+        reason = "came due before the last one was looked at; only the latest is made up for"
+    elif task["catch_up"] == "none":
+        reason = "no scheduler was running then, and catch_up is none"
+    else:
+        reason = f"no scheduler was running then, longer ago than {task['catch_up_window_seconds']} seconds"
+    await _record(connection, task, missed, "missed", reason)
+
+
+async def _skip(connection: Connection, task: Row, instant: datetime, accepted: list[Accepted]) -> None:
+    blocking = accepted[-1].run_id if accepted else task["last_run_id"]
+    await _record(connection, task, Stretch(instant, instant, 1), "skipped", f"the run {blocking} has not ended")
+
+
+async def _record(connection: Connection, task: Row, stretch: Stretch, outcome: str, reason: str) -> None:
+    until = stretch.last if stretch.count > 1 else None
+    await connection.execute(
+        INSERT_FIRE,
+        new_id(),
+        task["workspace_id"],
+        task["id"],
+        "schedule",
+        stretch.first,
+        until,
+        stretch.count,
+        outcome,
+        reason,
+        None,
+        None,
+    )
+
+
+async def _start(connection: Connection, settings: Settings, task: Row, instant: datetime) -> list[Accepted]:
+    late = random.uniform(0, task["jitter_seconds"]) if task["jitter_seconds"] else 0.0
+    begun = Start(
+        task,
+        "schedule",
+        due_at=instant,
+        fire_id=new_id(),
+        run_at=max(instant, task["now"]) + timedelta(seconds=late) if late else None,
+    )
+    if not await _record_start(connection, begun, "schedule"):
+        return []  # Accounted for before its schedule was changed to this instant again.
+    return [await launch(connection, settings, begun)]
+
+
+async def _record_start(connection: Connection, begun: Start, kind: str) -> bool:
+    task = begun.task
+    values = (begun.fire_id, task["workspace_id"], task["id"], kind, begun.due_at, None, 1, "run", None, begun.run_id)
+    return await connection.fetchval(INSERT_FIRE, *values, begun.conversation_id) is not None
+
+
+async def _interrupt(connection: Connection, settings: Settings, task: Row) -> list[Accepted]:
+    """Cancel the last run, whose head is locked; one conversation interrupts itself when it gets the message."""
+    if task["conversation"] == "same":
+        return []
+    run_id, conversation_id = task["last_run_id"], task["last_conversation_id"]
+    if await wish_cancel(connection, run_id, INTERRUPTED):
+        return [Accepted(conversation_id, run_id, None, ready=False, events=[], cancelling=run_id)]
+    settled = await settle(connection, settings, run_id, conversation_id, cancelled(INTERRUPTED))
+    if settled is None:
+        return []
+    return [Accepted(conversation_id, run_id, None, ready=settled.work_is_due, events=settled.events)]
+
+
+# --- by hand ---------------------------------------------------------------------------------------------
+
+
+async def execute(
+    connection: Connection,
+    settings: Settings,
+    workspace_id: UUID,
+    task_id: UUID,
+    *,
+    principal_id: UUID | None = None,
+    run_id: UUID | None = None,
+    origin: str = "api",
+) -> Accepted:
+    """Start a task now, by hand, disabled or not, whatever it is doing.
+
+    Args:
+        connection: Of an `engine_tx()`.
+        settings: For notifications.
+        workspace_id: Whose task.
+        task_id: Which task.
+        principal_id: Who asks.
+        run_id: Made by the caller when a repeat must find the same run.
+        origin: Of the conversation, if a new one begins.
+
+    Raises:
+        NotFound: no such task.
+        RunFailed: when the prompt's template can't be rendered.
+    """
+    task = await read(connection, workspace_id, task_id)
+    begun = Start(
+        task,
+        origin,
+        due_at=task["now"],
+        fire_id=new_id(),
+        principal_id=principal_id,
+        run_id=run_id or new_id(),
+    )
+    await _record_start(connection, begun, "manual")
+    return await launch(connection, settings, begun)

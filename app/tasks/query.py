@@ -1,0 +1,107 @@
+"""Reading tasks, their fires and receipts, in a session of the workspace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.errors import NotFound
+from app.models import Agent, Fire, Receipt, Run, Task
+
+LATEST = select(Run).where(Run.task_id == Task.id).order_by(Run.id.desc()).limit(1).lateral()
+LatestRun = aliased(Run, LATEST)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A task with its agent's name and its latest run."""
+
+    task: Task
+    agent: str
+    run: Run | None
+
+    @property
+    def id(self) -> UUID:
+        """The task's id: its place in a list."""
+        return self.task.id
+
+
+def _selected(workspace_id: UUID) -> Select[Task, str, Run]:
+    return (
+        select(Task, Agent.name, LatestRun)
+        .join(Agent, Agent.id == Task.agent_id)
+        .outerjoin(LatestRun, true())
+        .where(Task.workspace_id == workspace_id, Task.deleted_at.is_(None))
+    )
+
+
+async def get(session: AsyncSession, workspace_id: UUID, task_id: UUID) -> Shown:
+    """A task.
+
+    Raises:
+        NotFound: when the workspace has none of that id.
+    """
+    row = (await session.execute(_selected(workspace_id).where(Task.id == task_id))).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no task {task_id}")
+    return Shown(*row)
+
+
+async def page(
+    session: AsyncSession,
+    workspace_id: UUID,
+    *,
+    after: UUID | None,
+    limit: int,
+    task_type: str | None = None,
+    state: str | None = None,
+    enabled: bool | None = None,
+    agent: str | None = None,
+) -> Sequence[Shown]:
+    """Tasks, newest first, from after one on."""
+    query = _selected(workspace_id)
+    given: tuple[tuple[Any, Any], ...] = (
+        (Task.task_type, task_type),
+        (LatestRun.state, state if state != "idle" else None),
+        (Task.enabled, enabled),
+        (Agent.name, agent),
+    )
+    for column, value in given:
+        query = query.where(column == value) if value is not None else query
+    if state == "idle":
+        query = query.where(LatestRun.id.is_(None))
+    query = query.where(Task.id < after) if after else query
+    rows = await session.execute(query.order_by(Task.id.desc()).limit(limit))
+    return [Shown(*row) for row in rows]
+
+
+async def fires(
+    session: AsyncSession, workspace_id: UUID, task_id: UUID, *, after: UUID | None, limit: int
+) -> Sequence[Fire]:
+    """The fires of a task, newest first.
+
+    Raises:
+        NotFound: when there is no such task.
+    """
+    await get(session, workspace_id, task_id)
+    query = select(Fire).where(Fire.task_id == task_id)
+    query = query.where(Fire.id < after) if after else query
+    return (await session.scalars(query.order_by(Fire.id.desc()).limit(limit))).all()
+
+
+async def receipts(
+    session: AsyncSession, workspace_id: UUID, task_id: UUID, *, after: UUID | None, limit: int
+) -> Sequence[Receipt]:
+    """The webhook calls of a task, newest first.
+
+    Raises:
+        NotFound: when there is no such task.
+    """
+    await get(session, workspace_id, task_id)
+    query = select(Receipt).where(Receipt.task_id == task_id)
+    query = query.where(Receipt.id < after) if after else query
+    return (await session.scalars(query.order_by(Receipt.id.desc()).limit(limit))).all()

@@ -1,0 +1,312 @@
+"""The rows of tasks: stored, changed, switched off and on, deleted. All in the caller's `engine_tx()`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from app.conversations import Accepted, find_agent, title_of
+from app.credentials import Box
+from app.db import Connection, Row
+from app.errors import InvalidRequest, NotFound
+from app.models import new_id
+from app.notifications import NotificationConfig
+from app.notifications.config import operator_allows
+from app.notifications.config import shown as shown_notification
+from app.settings import Settings
+from app.tasks import webhook
+from app.tasks.due import Rule
+from app.tasks.fields import FITTING, SCHEDULE_FIELDS, TaskBody, TaskPatch
+from app.tasks.launch import READ, Start, begin, launch
+
+FIRES_AT_ONCE = ("delegation", "research")
+PAST = timedelta(seconds=60)
+PLAIN = (
+    "prompt",
+    "input",
+    "context_data",
+    "run_at",
+    "conversation",
+    "priority",
+    "timeout_seconds",
+    "queue_timeout_seconds",
+    "deadline",
+    "auto_pause_after",
+    *SCHEDULE_FIELDS,
+)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A task that was stored or changed.
+
+    Attributes:
+        id: The task.
+        next_fire_at: When its schedule starts it next.
+        accepted: What its first run asks for after the commit, if it starts at once.
+        secret: The webhook's secret when it is new: it is shown once.
+    """
+
+    id: UUID
+    next_fire_at: datetime | None
+    accepted: Accepted | None = None
+    secret: str | None = None
+
+
+async def create(
+    connection: Connection,
+    settings: Settings,
+    workspace_id: UUID,
+    body: TaskBody,
+    *,
+    principal_id: UUID | None = None,
+    task_id: UUID | None = None,
+    origin: str = "api",
+) -> Saved:
+    """Store a task; a delegation and a research task start at once.
+
+    Args:
+        connection: Of an `engine_tx()`.
+        settings: For secrets and notifications.
+        workspace_id: Whose task.
+        body: The task.
+        principal_id: Who asks.
+        task_id: Made by the caller when a repeat must find the same task.
+        origin: Of the conversation, when one begins.
+
+    Raises:
+        UnknownReference: no such agent.
+        InvalidRequest: naming the field.
+    """
+    task_id = task_id or new_id()
+    agent = await find_agent(connection, workspace_id, body.agent)
+    now: datetime = await connection.fetchval("select now()")
+    values, secret = _columns(body, settings, workspace_id, task_id, None)
+    values |= {
+        "id": task_id,
+        "workspace_id": workspace_id,
+        "task_type": body.task_type,
+        "agent_id": agent.id,
+        "agent_version": agent.published_version,
+        "next_fire_at": _first_due(body, now),
+        "created_by": principal_id,
+    }
+    names = ", ".join(values)
+    marks = ", ".join(f"${position}" for position in range(1, len(values) + 1))
+    insert = f"insert into tasks ({names}) values ({marks}) on conflict (id) do nothing returning id"
+    if await connection.fetchval(insert, *values.values()) is None:
+        return await _stored_before(connection, workspace_id, task_id)
+    await _own_conversation(connection, workspace_id, task_id, origin)
+    accepted = None
+    if body.task_type in FIRES_AT_ONCE:
+        task = await read(connection, workspace_id, task_id)
+        accepted = await launch(connection, settings, Start(task, origin, run_at=body.run_at))
+    return Saved(task_id, values["next_fire_at"], accepted, secret)
+
+
+async def _stored_before(connection: Connection, workspace_id: UUID, task_id: UUID) -> Saved:
+    task = await read(connection, workspace_id, task_id)
+    return Saved(task_id, task["next_fire_at"])
+
+
+async def read(connection: Connection, workspace_id: UUID, task_id: UUID, *, lock: bool = False) -> Row:
+    """A task with its agent and its last fire's run.
+
+    Raises:
+        NotFound: when the workspace has no such task.
+    """
+    where = "where t.workspace_id = $1 and t.id = $2 and t.deleted_at is null"
+    row = await connection.fetchrow(f"{READ} {where} {'for no key update of t' if lock else ''}", workspace_id, task_id)
+    if row is None:
+        raise NotFound(f"there is no task {task_id}")
+    return row
+
+
+async def _own_conversation(connection: Connection, workspace_id: UUID, task_id: UUID, origin: str) -> None:
+    """Begin the one conversation of a task that keeps to one.
+
+    It exists before anything starts the task, so that whoever does locks its head before the task.
+    """
+    task = await read(connection, workspace_id, task_id)
+    if task["conversation"] != "same" or task["conversation_id"] is not None:
+        return
+    conversation_id = new_id()
+    trusted = task["task_type"] != "triggered" or bool(task["trigger_config"]["trusted"])
+    await begin(connection, task, conversation_id, ORIGINS.get(task["task_type"], origin), trusted=trusted)
+    await connection.execute("update tasks set conversation_id = $2 where id = $1", task_id, conversation_id)
+
+
+ORIGINS = {"scheduled": "schedule", "triggered": "webhook"}
+
+
+# --- what a row holds --------------------------------------------------------------------------------
+
+
+def rule_of(task: Mapping[str, Any]) -> Rule:
+    """When a stored task is due."""
+    seconds = task["interval_seconds"]
+    return Rule(
+        task["schedule_expression"],
+        task["timezone"],
+        timedelta(seconds=seconds) if seconds else None,
+        task["run_at"],
+    )
+
+
+def _first_due(body: TaskBody, now: datetime) -> datetime | None:
+    if body.task_type != "scheduled":
+        return None
+    if body.run_at is not None and body.run_at < now - PAST:
+        raise InvalidRequest(f"lies in the past; it is {now:%Y-%m-%dT%H:%M:%SZ}", field="run_at")
+    return Rule(body.schedule_expression, body.timezone, body.interval, body.run_at).first(now)
+
+
+def _columns(
+    body: TaskBody, settings: Settings, workspace_id: UUID, task_id: UUID, before: Row | None
+) -> tuple[dict[str, Any], str | None]:
+    """The columns a body gives, and the webhook's secret when it is new."""
+    values: dict[str, Any] = {name: getattr(body, name) for name in PLAIN}
+    values["title"] = body.title or title_of(body.prompt)
+    values["retry"] = body.retry.model_dump() if body.retry else None
+    values["notification_config"] = _notification(body, settings, workspace_id, task_id, before)
+    secret = None
+    if body.trigger_config is not None:
+        previous = before["trigger_config"] if before else None
+        values["trigger_config"], secret = webhook.stored(
+            body.trigger_config, settings, workspace=workspace_id, task=task_id, previous=previous
+        )
+    return values, secret
+
+
+def _notification(
+    body: TaskBody, settings: Settings, workspace_id: UUID, task_id: UUID, before: Row | None
+) -> dict[str, Any] | None:
+    config: NotificationConfig | None = body.notification_config
+    if config is None:
+        return None
+    config.check(default_slack=settings.slack_webhook_url is not None, allows_url=operator_allows(settings))
+    previous = before["notification_config"] if before else None
+    return config.stored(Box.from_settings(settings), workspace=workspace_id, task=task_id, previous=previous)
+
+
+# --- changing ------------------------------------------------------------------------------------------
+
+
+async def patch(
+    connection: Connection, settings: Settings, workspace_id: UUID, task_id: UUID, changes: TaskPatch
+) -> Saved:
+    """Change a task; its next instant is found anew when anything about its schedule changed.
+
+    Raises:
+        NotFound: no such task.
+        InvalidRequest: naming the field.
+    """
+    task = await read(connection, workspace_id, task_id, lock=True)
+    body = changes.merged(fields_of(task))
+    values, secret = _columns(body, settings, workspace_id, task_id, task)
+    for name in ("trigger_config", "notification_config"):
+        if name not in changes.model_fields_set:
+            values[name] = task[name]  # As it is: only what was sent is checked and sealed again.
+    if "agent" in changes.model_fields_set:
+        agent = await find_agent(connection, workspace_id, body.agent)
+        values |= {"agent_id": agent.id, "agent_version": agent.published_version}
+    if changes.enabled is not None:
+        values |= _switch(on=changes.enabled)
+    next_fire_at = task["next_fire_at"]
+    if rule_of(values) != rule_of(task):
+        next_fire_at = _first_due(body, task["now"])
+    elif changes.enabled and not task["enabled"]:
+        next_fire_at = _resumed(task)
+    await _update(connection, task_id, values | {"next_fire_at": next_fire_at})
+    await _own_conversation(connection, workspace_id, task_id, "api")
+    return Saved(task_id, next_fire_at, secret=secret if "trigger_config" in changes.model_fields_set else None)
+
+
+def fields_of(task: Row) -> dict[str, Any]:
+    """A stored task as the body that would store it, secrets masked."""
+    values: dict[str, Any] = {
+        name: task[name] for name in (*PLAIN, "title", "retry", "agent", "task_type") if task[name] is not None
+    }
+    if task["notification_config"] is not None:
+        values["notification_config"] = shown_notification(task["notification_config"])
+    return {
+        name: value for name, value in values.items() if task["task_type"] in FITTING.get(name, (task["task_type"],))
+    }
+
+
+async def _update(connection: Connection, task_id: UUID, values: Mapping[str, Any]) -> None:
+    sets = ", ".join(f"{name} = ${position}" for position, name in enumerate(values, start=2))
+    await connection.execute(
+        f"update tasks set {sets}, version = version + 1, updated_at = now() where id = $1", task_id, *values.values()
+    )
+
+
+def _switch(*, on: bool) -> dict[str, Any]:
+    return {"enabled": on, "paused_reason": None, "consecutive_failures": 0} if on else {"enabled": False}
+
+
+async def enable(connection: Connection, workspace_id: UUID, task_id: UUID) -> None:
+    """Let a task start again, from the next instant after now on; doing so again changes nothing.
+
+    Raises:
+        NotFound: no such task.
+    """
+    task = await read(connection, workspace_id, task_id, lock=True)
+    if task["enabled"]:
+        return
+    await _update(connection, task_id, _switch(on=True) | {"next_fire_at": _resumed(task)})
+
+
+def _resumed(task: Row) -> datetime | None:
+    """The next instant of a task that is switched on again: what passed meanwhile was not missed."""
+    if task["task_type"] != "scheduled" or task["run_at"] is not None:
+        return task["next_fire_at"]
+    return rule_of(task).first(task["now"])
+
+
+async def disable(connection: Connection, workspace_id: UUID, task_id: UUID, reason: str | None = None) -> None:
+    """Let nothing but a person's hand start a task; doing so again changes nothing.
+
+    Raises:
+        NotFound: no such task.
+    """
+    task = await read(connection, workspace_id, task_id, lock=True)
+    if task["enabled"]:
+        await _update(connection, task_id, _switch(on=False) | {"paused_reason": reason})
+
+
+async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> None:
+    """Take a task away; what it started goes on and stays readable.
+
+    Raises:
+        NotFound: no such task.
+    """
+    task = await read(connection, workspace_id, task_id, lock=True)
+    await _update(
+        connection, task_id, {"enabled": False, "next_fire_at": None, "deleted_at": task["now"], "paused_reason": None}
+    )
+
+
+async def rotate(
+    connection: Connection, settings: Settings, workspace_id: UUID, task_id: UUID, *, overlap_seconds: int
+) -> str:
+    """Give a webhook a new secret; answers it, and the one before stays good for a while.
+
+    Raises:
+        NotFound: no such task, or it has no webhook.
+        Conflict: when the webhook takes no secret.
+    """
+    task = await read(connection, workspace_id, task_id, lock=True)
+    if task["trigger_config"] is None:
+        raise NotFound(f"the task {task_id} has no webhook")
+    config, secret = webhook.rotated(
+        task["trigger_config"],
+        settings,
+        workspace=workspace_id,
+        task=task_id,
+        now=task["now"],
+        overlap_seconds=overlap_seconds,
+    )
+    await _update(connection, task_id, {"trigger_config": config})
+    return secret

@@ -1,0 +1,89 @@
+"""Who may call a task's webhook. An unknown task and a wrong secret cost the same work and get the same answer."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app.credentials import Box
+from app.db import Row
+from app.identity import Principal
+from app.settings import Settings
+
+TOKEN_HEADER = "X-Parley-Token"  # noqa: S105 - a header's name
+SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field
+SCOPE = "tasks:write"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One inbound call.
+
+    Attributes:
+        headers: Names in lower case.
+        token: `?token=` of the URL.
+        body: The raw body.
+        payload: Its JSON value.
+        principal: Whose API key came with it, if one did.
+    """
+
+    headers: Mapping[str, str]
+    token: str
+    body: bytes
+    payload: Any
+    principal: Principal | None = field(default=None)
+
+
+def admits(task: Row | None, call: Call, settings: Settings) -> bool:
+    """Whether the call may start the task.
+
+    Args:
+        task: The task's row, or None when there is none.
+        call: The call.
+        settings: Whether authentication is on, and the keys that open secrets.
+
+    Raises:
+        Unreadable: when the stored secret can't be opened.
+    """
+    config: Mapping[str, Any] = task["trigger_config"] if task else {"verifier": "token", "secrets": []}
+    matched = _matches(_presented(config, call), _secrets(task, config, settings) if task else [])
+    if task is None:
+        return False
+    if config["verifier"] == "none" or (config["verifier"] is None and not settings.auth_on):
+        return True
+    return matched or _holds_key(call.principal, task["workspace_id"])
+
+
+def _presented(config: Mapping[str, Any], call: Call) -> str:
+    if config["verifier"] == "bearer":
+        scheme, _, secret = call.headers.get("authorization", "").partition(" ")
+        return secret.strip() if scheme.lower() == "bearer" else ""
+    header: str = config.get("header") or TOKEN_HEADER
+    return call.headers.get(header.lower()) or call.token
+
+
+def _secrets(task: Row, config: Mapping[str, Any], settings: Settings) -> list[str]:
+    """The current secret and, within the overlap of a rotation, the one before."""
+    box = Box.from_settings(settings)
+    now: datetime = task["now"]
+    good = [each for each in config["secrets"] if each["until"] is None or now < datetime.fromisoformat(each["until"])]
+    place = {"table": "tasks", "workspace": task["workspace_id"], "row": task["id"], "field": SECRET_FIELD}
+    return [box.open(each["sealed"], **place) for each in good]
+
+
+def _matches(presented: str, secrets: list[str]) -> bool:
+    # Digests have one length, and every secret is compared, so that time tells nothing about them.
+    given = _digest(presented)
+    hits = [hmac.compare_digest(given, _digest(secret)) for secret in (*secrets, TOKEN_HEADER)]
+    return any(hits[:-1])
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _holds_key(principal: Principal | None, workspace_id: UUID) -> bool:
+    return principal is not None and principal.workspace_id == workspace_id and principal.may(SCOPE)

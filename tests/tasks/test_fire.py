@@ -1,0 +1,367 @@
+"""Firing: one fire per task and due instant, whatever races; what was missed is accounted for."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from app import tasks
+from app.db import DEFAULT_WORKSPACE, Database
+from app.models import new_id
+from app.settings import Settings
+from app.tasks import TaskPatch
+from tests.tasks.tasks import Desk
+
+
+async def test_a_due_instant_starts_one_run(desk: Desk) -> None:
+    task_id = await desk.schedule(due=1)
+    fired = await desk.fire()
+    (run,) = await desk.runs(task_id)
+    (fire,) = await desk.fires(task_id)
+    assert [accepted.run_id for accepted in fired.accepted] == [run["id"]] == [fire["run_id"]]
+    assert fired.accepted[0].ready
+    assert (fire["kind"], fire["outcome"], fire["count"]) == ("schedule", "run", 1)
+    assert (run["fire_id"], run["state"], run["agent_version"]) == (fire["id"], "queued", 1)
+
+
+async def test_an_interval_keeps_its_phase(desk: Desk) -> None:
+    task_id = await desk.schedule(due=5, interval_seconds=60)
+    due = (await desk.task(task_id))["next_fire_at"]
+    await desk.fire()
+    assert (await desk.task(task_id))["next_fire_at"] == due + timedelta(seconds=60)
+
+
+async def test_nothing_fires_before_its_time_or_twice(desk: Desk) -> None:
+    await desk.create()
+    task_id = await desk.schedule(due=1)
+    await desk.fire()
+    assert (await desk.fire()).tasks == 0
+    assert await desk.outcomes(task_id) == ["run"]
+
+
+async def test_any_number_of_schedulers_fire_an_instant_once(desk: Desk) -> None:
+    ids = [await desk.schedule(due=1) for _ in range(30)]
+    ids += [await desk.schedule(due=1, conversation="same") for _ in range(5)]
+    ids += [await desk.schedule(due=1, overlap="interrupt") for _ in range(5)]
+    looks = await desk.fire_at_once(6)
+    assert sum(len(look.accepted) for look in looks) == len(ids)
+    for task_id in ids:
+        assert await desk.outcomes(task_id) == ["run"]
+        assert len(await desk.runs(task_id)) == 1
+
+
+async def test_a_scheduler_that_dies_between_fire_and_advance_leaves_nothing(desk: Desk, settings: Settings) -> None:
+    task_id = await desk.schedule(due=1)
+    dying = await Database.open(settings, name="dying")
+    await desk.database.execute(
+        "create function stall() returns trigger language plpgsql as $$ begin perform pg_sleep(30); return new; end $$;"
+        "create trigger stall before update on tasks for each row execute function stall()"
+    )
+    try:
+        look = asyncio.create_task(tasks.fire_due(dying, settings))
+        await _until_stalled(desk)
+        await desk.database.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dying'"
+        )
+        with pytest.raises(Exception, match="not available"):
+            await look
+    finally:
+        await desk.database.execute("drop trigger stall on tasks; drop function stall()")
+        await dying.close()
+    assert await desk.outcomes(task_id) == []
+    await desk.fire()
+    assert await desk.outcomes(task_id) == ["run"]
+    assert len(await desk.runs(task_id)) == 1
+
+
+async def _until_stalled(desk: Desk) -> None:
+    async with asyncio.timeout(10):
+        while not await desk.database.fetchval(
+            "select exists (select from pg_stat_activity where wait_event = 'PgSleep')"
+        ):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_broken_schedule_is_paused_and_stops_nobody(desk: Desk) -> None:
+    zone = await desk.schedule(due=3, schedule_expression="0 9 * * *", interval_seconds=None)
+    cron = await desk.schedule(due=2, schedule_expression="0 9 * * *", interval_seconds=None)
+    template = await desk.schedule(due=2, prompt="{{ fire.due_at + 1 }}")
+    good = await desk.schedule(due=1)
+    await desk.database.execute("update tasks set timezone = 'Mars/Olympus' where id = $1", zone)
+    await desk.database.execute("update tasks set schedule_expression = '99 * * * *' where id = $1", cron)
+    await desk.fire()
+    assert await desk.outcomes(good) == ["run"]
+    for task_id, word in ((zone, "Mars/Olympus"), (cron, "minute"), (template, "prompt")):
+        row = await desk.task(task_id)
+        assert not row["enabled"]
+        assert word in row["paused_reason"]
+        assert await desk.outcomes(task_id) == []
+
+
+async def test_a_fault_that_is_not_the_tasks_leaves_it_due_and_stops_nobody(desk: Desk) -> None:
+    bad, good = await desk.schedule(due=2, title="bad"), await desk.schedule(due=1)
+    await desk.database.execute("alter table conversations add constraint fault check (title <> 'bad')")
+    try:
+        fired = await desk.fire()
+    finally:
+        await desk.database.execute("alter table conversations drop constraint fault")
+    assert fired.failed == {bad}
+    assert await desk.outcomes(good) == ["run"]
+    assert (await desk.task(bad))["enabled"]
+    assert (await desk.fire(without=list(fired.failed))).tasks == 0
+    await desk.fire()
+    assert await desk.outcomes(bad) == ["run"]
+
+
+# --- catching up ---------------------------------------------------------------------------------------
+
+
+async def test_latest_makes_up_for_the_last_missed_instant(desk: Desk) -> None:
+    task_id = await desk.schedule(due=3605, interval_seconds=600)
+    first = (await desk.task(task_id))["next_fire_at"]
+    await desk.fire()
+    missed, run = await desk.fires(task_id)
+    assert (missed["outcome"], missed["count"]) == ("missed", 6)
+    assert (missed["due_at"], missed["due_until"]) == (first, first + timedelta(seconds=3000))
+    assert (run["outcome"], run["due_at"]) == ("run", first + timedelta(seconds=3600))
+
+
+async def test_what_is_older_than_the_window_is_missed(desk: Desk) -> None:
+    task_id = await desk.schedule(due=3300, interval_seconds=3600, catch_up_window_seconds=1800)
+    await desk.fire()
+    (missed,) = await desk.fires(task_id)
+    assert missed["outcome"] == "missed"
+    assert "1800 seconds" in missed["reason"]
+    assert (await desk.task(task_id))["next_fire_at"] > (await desk.task(task_id))["now"]
+
+
+async def test_none_makes_up_for_nothing_but_is_not_late_by_seconds(desk: Desk) -> None:
+    late = await desk.schedule(due=300, interval_seconds=600, catch_up="none")
+    on_time = await desk.schedule(due=5, interval_seconds=600, catch_up="none")
+    await desk.fire()
+    assert await desk.outcomes(late) == ["missed"]
+    assert await desk.outcomes(on_time) == ["run"]
+
+
+async def test_all_starts_each_missed_instant_one_after_the_other(desk: Desk) -> None:
+    task_id = await desk.schedule(due=1870, interval_seconds=600, catch_up="all")
+    for started in range(1, 5):
+        await desk.fire()
+        assert (await desk.fire()).tasks == 0
+        runs = await desk.runs(task_id)
+        assert len(runs) == started
+        await desk.end(runs[-1])
+    assert await desk.outcomes(task_id) == ["run"] * 4
+    assert (await desk.fire()).tasks == 0
+
+
+async def test_all_with_overlap_allowed_starts_them_at_once(desk: Desk) -> None:
+    task_id = await desk.schedule(due=6005, interval_seconds=60, catch_up="all", overlap="allow")
+    while (await desk.fire()).tasks:
+        pass
+    assert await desk.outcomes(task_id) == ["run"] * 101
+    assert len({fire["due_at"] for fire in await desk.fires(task_id)}) == 101
+
+
+async def test_a_month_of_minutes_is_one_row(desk: Desk) -> None:
+    task_id = await desk.schedule(due=30 * 86_400, schedule_expression="* * * * *", interval_seconds=None)
+    await desk.fire()
+    missed, _ = await desk.fires(task_id)
+    assert 43_190 <= missed["count"] <= 43_201
+
+
+# --- overlap -------------------------------------------------------------------------------------------
+
+
+async def _again(desk: Desk, task_id: object) -> None:
+    await desk.database.execute("update tasks set next_fire_at = now() - interval '1 second' where id = $1", task_id)
+
+
+async def test_skip_names_the_run_that_is_in_the_way(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2)
+    await desk.fire()
+    await _again(desk, task_id)
+    await desk.fire()
+    ran, skipped = await desk.fires(task_id)
+    assert skipped["outcome"] == "skipped"
+    assert str(ran["run_id"]) in skipped["reason"]
+    await desk.end((await desk.runs(task_id))[0])
+    await _again(desk, task_id)
+    await desk.fire()
+    assert await desk.outcomes(task_id) == ["run", "skipped", "run"]
+
+
+async def test_allow_starts_beside_it(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2, overlap="allow")
+    await desk.fire()
+    await _again(desk, task_id)
+    await desk.fire()
+    assert [run["state"] for run in await desk.runs(task_id)] == ["queued", "queued"]
+
+
+async def test_queue_waits_for_the_end(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2, overlap="queue")
+    await desk.fire()
+    await _again(desk, task_id)
+    assert (await desk.fire()).tasks == 0
+    await desk.end((await desk.runs(task_id))[0], fails=True)
+    await desk.fire()
+    assert await desk.outcomes(task_id) == ["run", "run"]
+
+
+@pytest.mark.parametrize("conversation", ["new", "same"])
+async def test_interrupt_cancels_the_run_before(desk: Desk, conversation: str) -> None:
+    task_id = await desk.schedule(due=2, overlap="interrupt", conversation=conversation)
+    await desk.fire()
+    await _again(desk, task_id)
+    fired = await desk.fire()
+    first, second = await desk.runs(task_id)
+    assert (first["state"], second["state"]) == ("cancelled", "queued")
+    assert second["ready"]
+    assert (first["conversation_id"] == second["conversation_id"]) == (conversation == "same")
+    assert "run.cancelled" in {event.type for accepted in fired.accepted for event in accepted.events}
+
+
+async def test_interrupt_asks_a_running_run_to_stop(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2, overlap="interrupt")
+    await desk.fire()
+    (run,) = await desk.runs(task_id)
+    await desk.database.execute(
+        "update runs set state = 'running', owner = 'test', lease_until = now() + interval '1 minute' where id = $1",
+        run["id"],
+    )
+    await _again(desk, task_id)
+    fired = await desk.fire()
+    assert run["id"] in {accepted.cancelling for accepted in fired.accepted}
+    assert (await desk.runs(task_id))[0]["cancel_requested_at"] is not None
+
+
+async def test_firing_and_settling_do_not_lock_each_other(desk: Desk) -> None:
+    """Ends that count failures in the task's row race with fires that interrupt the very same runs."""
+    ids = [await desk.schedule(due=1, overlap="interrupt", conversation=each) for each in ("new", "same") * 3]
+    for _ in range(4):
+        await desk.fire_at_once(2)
+        runs = [run for task_id in ids for run in await desk.runs(task_id) if run["state"] == "queued"]
+        for task_id in ids:
+            await _again(desk, task_id)
+        await asyncio.gather(*(desk.end(run, fails=True) for run in runs if run["ready"]), desk.fire(), desk.fire())
+    for task_id in ids:
+        assert (await desk.task(task_id))["enabled"]
+        assert "missed" not in await desk.outcomes(task_id)
+
+
+# --- what a start says ---------------------------------------------------------------------------------
+
+
+async def test_same_goes_on_in_the_tasks_own_conversation(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2, conversation="same", overlap="allow")
+    await desk.fire()
+    await _again(desk, task_id)
+    await desk.fire()
+    first, second = await desk.runs(task_id)
+    assert first["conversation_id"] == second["conversation_id"] == (await desk.task(task_id))["conversation_id"]
+    assert (first["ready"], second["ready"]) == (True, False)
+
+
+async def test_the_prompt_knows_its_fire_and_the_last_outcome(desk: Desk) -> None:
+    prompt = "It is {{ fire_time }} in {{ timezone }}. Last: {{ last_outcome }} {{ last_result }}"
+    task_id = await desk.schedule(due=2, prompt=prompt, timezone="Europe/Berlin", context_data={"team": "ops"})
+    due = (await desk.task(task_id))["next_fire_at"]
+    await desk.fire()
+    (run,) = await desk.runs(task_id)
+    await desk.end(run, result="All quiet.")
+    await _again(desk, task_id)
+    await desk.fire()
+    first, second = [await desk.input_of(run["id"]) for run in await desk.runs(task_id)]
+    assert first["text"].startswith(f"It is {due.astimezone(_berlin()).isoformat()} in Europe/Berlin. Last: ")
+    assert second["text"].endswith("Last: completed All quiet.")
+    (data, _) = second["message"]["parts"][0]["content"]
+    assert data["tag"] == "fire"
+    assert data["value"]["previous"]["outcome"] == "completed"
+    assert data["value"]["previous"]["result"] == "All quiet."
+    assert data["value"]["context_data"] == {"team": "ops"}
+    assert first["message"]["parts"][0]["content"][0]["value"]["previous"] is None
+
+
+def _berlin() -> object:
+    from zoneinfo import ZoneInfo
+
+    return ZoneInfo("Europe/Berlin")
+
+
+async def test_jitter_delays_the_run_not_the_fire(desk: Desk) -> None:
+    task_id = await desk.schedule(due=1, jitter_seconds=3600)
+    due = (await desk.task(task_id))["next_fire_at"]
+    fired = await desk.fire()
+    (run,), (fire,) = await desk.runs(task_id), await desk.fires(task_id)
+    assert fire["due_at"] == due
+    assert due < run["run_at"] <= (await desk.task(task_id))["now"] + timedelta(seconds=3600)
+    assert not fired.accepted[0].ready
+
+
+async def test_a_one_shot_fires_once(desk: Desk) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    task_id = await desk.schedule(due=1, interval_seconds=None, run_at=soon.isoformat())
+    await desk.fire()
+    assert await desk.outcomes(task_id) == ["run"]
+    assert (await desk.task(task_id))["next_fire_at"] is None
+
+
+async def test_failures_in_a_row_pause_the_task(desk: Desk) -> None:
+    task_id = await desk.schedule(due=1, auto_pause_after=2)
+    for _ in range(2):
+        await _again(desk, task_id)
+        await desk.fire()
+        await desk.end((await desk.runs(task_id))[-1], fails=True)
+    await _again(desk, task_id)
+    assert (await desk.fire()).tasks == 0
+    row = await desk.task(task_id)
+    assert not row["enabled"]
+    assert "failures" in row["paused_reason"]
+
+
+async def test_what_is_off_or_gone_does_not_fire(desk: Desk) -> None:
+    off, gone = await desk.schedule(due=1), await desk.schedule(due=1)
+    async with desk.database.engine_tx() as connection:
+        await tasks.disable(connection, DEFAULT_WORKSPACE, off)
+        await tasks.delete(connection, DEFAULT_WORKSPACE, gone)
+    assert (await desk.fire()).tasks == 0
+    async with desk.database.engine_tx() as connection:
+        await tasks.enable(connection, DEFAULT_WORKSPACE, off)
+    row = await desk.task(off)
+    assert row["next_fire_at"] > row["now"]
+    assert await desk.outcomes(off) == []
+
+
+async def test_an_edit_races_with_a_look(desk: Desk) -> None:
+    ids = [await desk.schedule(due=1) for _ in range(10)]
+
+    async def edit(task_id: object) -> None:
+        async with desk.database.engine_tx() as connection:
+            changes = TaskPatch.model_validate({"interval_seconds": 1200})
+            await tasks.patch(connection, desk.settings, DEFAULT_WORKSPACE, task_id, changes)
+
+    await asyncio.gather(*(edit(task_id) for task_id in ids), desk.fire(), desk.fire())
+    while (await desk.fire()).tasks:
+        pass
+    for task_id in ids:
+        row = await desk.task(task_id)
+        assert row["next_fire_at"] > row["now"]
+        assert (await desk.outcomes(task_id)) in ([], ["run"])
+
+
+async def test_by_hand_a_disabled_task_starts_too(desk: Desk) -> None:
+    task_id = await desk.schedule(due=1)
+    run_id = new_id()
+    async with desk.database.engine_tx() as connection:
+        await tasks.disable(connection, DEFAULT_WORKSPACE, task_id)
+        accepted = await tasks.execute(connection, desk.settings, DEFAULT_WORKSPACE, task_id, run_id=run_id)
+    (fire,) = await desk.fires(task_id)
+    assert (fire["kind"], fire["run_id"], accepted.run_id) == ("manual", run_id, run_id)
+
+
+async def test_the_next_instant_is_told_in_seconds(desk: Desk) -> None:
+    assert await tasks.seconds_to_next(desk.database) is None
+    await desk.create(interval_seconds=60)
+    await desk.create(interval_seconds=30)
+    assert 25 < (await tasks.seconds_to_next(desk.database) or 0) <= 30
