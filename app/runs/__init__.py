@@ -12,6 +12,7 @@ from app.runs.moves import (
     recover,
     release,
     retry_later,
+    still_overdue,
     stranded,
     wish_cancel,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "release",
     "retry_later",
     "steer",
+    "still_overdue",
     "stranded",
     "wish_cancel",
 ]

@@ -9,6 +9,7 @@ from app.messages import Json
 from app.runs.write import Fenced
 
 # Invariant: the run keeps its place (`ready` stays); the fence makes it ours to give back, the next claim raises it.
+# A run that shall be cancelled does not wait: its next holder ends it.
 REQUEUE = """
 with h as materialized (
     select conversation_id from heads where conversation_id = $2 for no key update
@@ -16,7 +17,7 @@ with h as materialized (
     select id from runs where id = $1 and (select count(*) from h) > 0 for no key update
 ), r as (
     update runs set state = 'queued', owner = null, lease_until = null, attempt = attempt + $4, error = $5,
-        run_at = now() + make_interval(secs => $6),
+        run_at = now() + make_interval(secs => case when cancel_requested_at is null then $6 else 0 end),
         ran_seconds = ran_seconds + extract(epoch from now() - claimed_at)
     where id = $1 and (select count(*) from l) > 0 and fence = $3 and state = 'running'
     returning run_at, attempt
@@ -28,10 +29,12 @@ with h as materialized (
     insert into events (conversation_id, seq, workspace_id, run_id, type, payload)
     select $2, hu.event_seq, hu.workspace_id, $1, $7,
         case when $4 = 0 then $8::json
-        else json_build_object('at', r.run_at, 'attempt', r.attempt, 'error', $5::json) end
+        else json_build_object('at', to_char(r.run_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+            'attempt', r.attempt, 'error', $5::json) end
     from hu, r
+    returning payload
 )
-select hu.event_seq, r.run_at, r.attempt, now() as at from hu, r
+select hu.event_seq, e.payload, now() as at from hu, e
 """
 
 
@@ -58,29 +61,28 @@ async def _requeue(
     error: Json | None,
     reason: str = "",
 ) -> list[StoredEvent]:
-    payload = {"reason": reason}
     row = await database.fetchrow(
-        REQUEUE, who.run_id, who.conversation_id, who.fence, attempts, error, delay, kind, payload
+        REQUEUE, who.run_id, who.conversation_id, who.fence, attempts, error, delay, kind, {"reason": reason}
     )
     if row is None:
         return []
-    if attempts:
-        payload = {"at": row["run_at"].isoformat(), "attempt": row["attempt"], "error": error}
-    event = NewEvent(kind, payload)
+    event = NewEvent(kind, row["payload"])
     return stored([event], run_id=who.run_id, conversation_id=who.conversation_id, first=row["event_seq"], at=row["at"])
 
 
 # Invariant: only a run whose lease has run out is taken, by SKIP LOCKED, so that any number of sweeps may look at
-# once. Nothing is taken within a lease of a PostgreSQL start: every holder was cut off by it and gets its chance.
+# once. Nothing is taken within a lease of a PostgreSQL start: every holder was cut off by it and gets its chance;
+# who did not use it is no crash of the run.
 RECOVER = """
 with lost as materialized (
-    select r.id, r.conversation_id, r.owner, r.fence
+    select r.id, r.conversation_id, r.owner, case when r.claimed_at < pg_postmaster_start_time() then 0 else 1 end as crash
     from runs r join heads h on h.conversation_id = r.conversation_id
-    where r.state = 'running' and r.lease_until < now() and r.crash_count + 1 < $2
+    where r.state = 'running' and r.lease_until < now()
+        and (r.crash_count + 1 < $2 or r.claimed_at < pg_postmaster_start_time())
         and now() > pg_postmaster_start_time() + make_interval(secs => $1)
     order by r.lease_until limit 100 for no key update of h, r skip locked
 ), run as (
-    update runs r set state = 'queued', owner = null, lease_until = null, crash_count = crash_count + 1,
+    update runs r set state = 'queued', owner = null, lease_until = null, crash_count = r.crash_count + lost.crash,
         run_at = now(), ran_seconds = ran_seconds + extract(epoch from r.lease_until - r.claimed_at)
     from lost where r.id = lost.id
     returning r.id, r.crash_count
@@ -135,14 +137,16 @@ async def recover(database: Database, *, lease_seconds: float, crash_cap: int) -
 OVERDUE = """
 select id, conversation_id, 'poison' as code from runs
 where state = 'running' and lease_until < now() and crash_count + 1 >= $2
-    and now() > pg_postmaster_start_time() + make_interval(secs => $1)
+    and claimed_at >= pg_postmaster_start_time() and now() > pg_postmaster_start_time() + make_interval(secs => $1)
 union all
-select id, conversation_id, 'queue_timeout' from runs where state = 'queued' and queue_deadline < now()
+select id, conversation_id, 'queue_timeout' from runs
+where state = 'queued' and queue_deadline < now() and started_at is null
 union all
 select id, conversation_id, 'deadline_exceeded' from runs
 where state in ('queued', 'waiting') and deadline_at < now()
-limit 100
 """
+STILL_OVERDUE = f"select code from ({OVERDUE}) o where id = $3"
+LOCK_RUN = "select from runs where id = $1 for no key update"
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,17 @@ class Overdue:
 
 async def overdue(database: Database, *, lease_seconds: float, crash_cap: int) -> list[Overdue]:
     """The runs that must fail because of a limit that ran out while nobody executed them."""
-    rows = await database.fetch(OVERDUE, lease_seconds, crash_cap)
+    rows = await database.fetch(f"{OVERDUE} limit 100", lease_seconds, crash_cap)
     return [Overdue(row["id"], row["conversation_id"], row["code"]) for row in rows]
+
+
+async def still_overdue(connection: Connection, over: Overdue, *, lease_seconds: float, crash_cap: int) -> bool:
+    """Whether a run is overdue for the same reason now that nobody can claim or renew it.
+
+    Needs an `engine_tx()` that holds the lock of the conversation's head.
+    """
+    await connection.execute(LOCK_RUN, over.run_id)
+    return await connection.fetchval(STILL_OVERDUE, lease_seconds, crash_cap, over.run_id) == over.code
 
 
 # Invariant: every conversation with open runs has one that is ready. Settle hands it on; finding one without is a
