@@ -69,6 +69,8 @@ class ToolBody(RegisterBody):
 def _refuse_kinds(kind: object) -> None:
     if isinstance(kind, str) and kind in LATER_KINDS:
         raise NotAvailable(f"tools of the kind {kind} are not offered yet; python is", field="kind")
+    if kind != "python":
+        raise InvalidRequest("kind is required, and must be python", field="kind")
 
 
 class ToolPatch(Body):

@@ -62,6 +62,7 @@ class Link:
         """End all connections and take no more."""
         assert self._server
         self._server.close()
+        await asyncio.sleep(0)  # A connection just accepted reaches its handler.
         for writer in list(self._writers):
             writer.transport.abort()
         for task in list(self._tasks):

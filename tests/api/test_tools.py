@@ -1,0 +1,149 @@
+"""/tools over HTTP."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from app.db import Database
+from app.tools import BUILT_IN
+
+REVERSE = {
+    "name": "reverse_string",
+    "description": "Reverse the characters in a string",
+    "code": "async def reverse_string(text: str) -> str:\n    return text[::-1]",
+}
+
+
+async def test_the_example_of_the_contract(client: httpx.AsyncClient) -> None:
+    made = await client.post("/api/tools/register", json=REVERSE)
+    assert (made.status_code, made.headers["location"]) == (201, "/tools/reverse_string")
+    tool = made.json()
+    assert (tool["kind"], tool["version"], tool["risk"]) == ("python", 1, "code")
+    assert tool["parameters"]["required"] == ["text"]
+    done = (await client.post("/tools/reverse_string/execute", json={"arguments": {"text": "Parley"}})).json()
+    assert (done["result"], done["error"]) == ("yelraP", None)
+    again = await client.post("/tools/register", json=REVERSE)
+    assert (again.status_code, again.json()["code"]) == (409, "duplicate")
+
+
+async def test_new_code_is_a_new_version_in_force(client: httpx.AsyncClient) -> None:
+    await client.post("/tools/register", json=REVERSE)
+    code = "async def reverse_string(text: str) -> str:\n    return text.upper()"
+    changed = (await client.patch("/tools/reverse_string", json={"code": code})).json()
+    assert (changed["version"], changed["description"]) == (2, REVERSE["description"])
+    same = (await client.patch("/tools/reverse_string", json={"code": code})).json()
+    assert (same["version"], same["sha256"]) == (2, changed["sha256"])
+    versions = (await client.get("/tools/reverse_string/versions")).json()["items"]
+    assert [each["version"] for each in versions] == [2, 1]
+    assert versions[0]["sha256"] != versions[1]["sha256"]
+    done = await client.post("/tools/execute", json={"tool": "reverse_string", "arguments": {"text": "a"}})
+    assert done.json()["result"] == "A"
+
+
+async def test_a_longer_limit_gives_the_call_more_time(client: httpx.AsyncClient) -> None:
+    await client.post("/tools/register", json=REVERSE)
+    changed = (await client.patch("/tools/reverse_string", json={"limits": {"seconds": 30}})).json()
+    assert changed["timeout_seconds"] > 30
+
+
+async def test_a_disabled_tool_is_not_executed(client: httpx.AsyncClient) -> None:
+    await client.post("/tools/register", json=REVERSE)
+    shown = (await client.patch("/tools/reverse_string", json={"enabled": False})).json()
+    assert (shown["enabled"], shown["version"]) == (False, 1)
+    refused = await client.post("/tools/reverse_string/execute", json={"arguments": {"text": "a"}})
+    assert (refused.status_code, refused.json()["code"]) == (409, "disabled")
+
+
+async def test_a_deleted_tool_frees_its_name(client: httpx.AsyncClient) -> None:
+    await client.post("/tools/register", json=REVERSE)
+    assert (await client.delete("/tools/reverse_string")).status_code == 204
+    assert (await client.get("/tools/reverse_string")).status_code == 404
+    assert (await client.post("/tools/register", json=REVERSE)).status_code == 201
+
+
+async def test_built_in_and_registered_tools_are_one_list(client: httpx.AsyncClient) -> None:
+    await client.post("/tools/register", json=REVERSE)
+    names: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        params = {"limit": "3"} | ({"cursor": cursor} if cursor else {})
+        page = (await client.get("/tools", params=params)).json()
+        names += [each["name"] for each in page["items"]]
+        cursor = page["next_cursor"]
+    assert names == sorted([*BUILT_IN, "reverse_string"])
+    only = (await client.get("/tools?kind=python")).json()["items"]
+    assert [each["name"] for each in only] == ["reverse_string"]
+    assert (await client.get("/tools/calculator")).json()["kind"] == "builtin"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "field", "text"),
+    [
+        ({"name": "x"}, 422, "invalid_tool", "name", "3 to 31"),
+        ({"name": "execute"}, 422, "invalid_tool", "name", "reserved"),
+        ({"name": "calculator"}, 409, "duplicate", "name", "built-in"),
+        ({"description": "no"}, 422, "invalid_tool", "description", "5 to 120"),
+        ({"code": "def f(): pass"}, 422, "invalid_tool", "code", "async def"),
+        ({"code": "async def f() -> str:\n    return 1 +"}, 422, "invalid_tool", "code", "line 2"),
+        ({"code": "import os\nasync def f() -> str:\n    return ''"}, 422, "import_not_allowed", "code", "line 1"),
+        ({"code": "async def f(a: int) -> str:\n    return a"}, 422, "invalid_tool", "code", "line 2"),
+        ({"kode": "x"}, 422, "unknown_field", "kode", "kode"),
+    ],
+)
+async def test_a_registration_is_refused(
+    client: httpx.AsyncClient, changes: dict[str, Any], status: int, code: str, field: str, text: str
+) -> None:
+    answer = await client.post("/tools/register", json=REVERSE | changes)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["field"]) == (status, code, field), problem
+    assert text in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "field"),
+    [
+        (
+            {"kind": "http", "name": "weather", "description": "The weather", "url": "https://x"},
+            "not_available",
+            "kind",
+        ),
+        ({"kind": "mcp", "url": "https://x"}, "not_available", "kind"),
+        ({"kind": "shell"}, "invalid_request", "kind"),
+        ({**REVERSE}, "invalid_request", "kind"),
+        ({**REVERSE, "kind": "python", "parameters": {}}, "invalid_request", "parameters"),
+        ({**REVERSE, "kind": "python", "limits": {"seconds": 1000}}, "invalid_request", "limits.seconds"),
+        ({**REVERSE, "kind": "python", "risk": "none"}, "invalid_request", "risk"),
+    ],
+)
+async def test_other_kinds_are_refused_by_name(client: httpx.AsyncClient, body: Any, code: str, field: str) -> None:
+    answer = await client.post("/tools", json=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, code, field), answer.json()
+
+
+async def test_bad_arguments_and_failing_calls(client: httpx.AsyncClient, database: Database) -> None:
+    wrong = await client.post("/tools/calculator/execute", json={"arguments": {"expresion": "1"}})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "invalid_arguments")
+    assert wrong.json()["field"] in ("expression", "expresion")
+    failing = await client.post("/tools/calculator/execute", json={"arguments": {"expression": "1/0"}})
+    assert (failing.status_code, failing.json()["result"]) == (200, None)
+    assert failing.json()["error"]
+    unknown = await client.post("/tools/execute", json={"tool": "teleport"})
+    assert (unknown.status_code, unknown.json()["field"]) == (422, "tool")
+    rows = await database.fetch("select tool, state, conversation_id from tool_calls")
+    assert [(row["tool"], row["state"], row["conversation_id"]) for row in rows] == [("calculator", "failed", None)]
+
+
+async def test_built_in_tools_by_hand(client: httpx.AsyncClient) -> None:
+    async def call(name: str, **arguments: Any) -> Any:
+        return (await client.post(f"/tools/{name}/execute", json={"arguments": arguments})).json()
+
+    assert (await call("calculator", expression="0.1+0.2"))["result"] is not None
+    assert "demo" in str((await call("chatbot", query="Hello"))["result"])
+    assert "conversation" in (await call("notify", text="x"))["error"]
+    assert "refused" in (await call("fetch_url", url="http://127.0.0.1:1/"))["error"]
+
+
+async def test_built_in_tools_are_not_changed(client: httpx.AsyncClient) -> None:
+    assert (await client.patch("/tools/calculator", json={"enabled": False})).status_code == 409
+    assert (await client.delete("/tools/calculator")).status_code == 409
