@@ -230,6 +230,18 @@ class ConversationBusy(Conflict):
     code = "conversation_busy"
 
 
+class ApprovalPending(Conflict):
+    """The conversation waits for a decision; decide or cancel it first."""
+
+    code = "approval_pending"
+
+
+class AlreadyDecided(Conflict):
+    """The approval has been decided, or has expired; that stands."""
+
+    code = "already_decided"
+
+
 class AlreadyFinished(Conflict):
     """The run has already ended; a retry is a new run."""
 
@@ -322,6 +334,12 @@ class Poison(RunFailed):
     """The run took down its worker too often and was stopped."""
 
     code = "poison"
+
+
+class ApprovalExpired(RunFailed):
+    """Nobody decided in time, and the agent's policy is to fail then."""
+
+    code = "approval_expired"
 
 
 class EffectUnknown(RunFailed):

@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from app import __version__, telemetry
 from app.api import (
     agents,
+    approvals,
     conversations,
     deliveries,
     health,
@@ -52,6 +53,7 @@ ROUTERS = (
     health.router,
     conversations.router,
     runs.router,
+    approvals.router,
     deliveries.router,
     agents.router,
     tools.router,

@@ -69,7 +69,7 @@ def error_of(error: ParleyError) -> Json:
 
 # The head is locked in a statement of its own, before anything is decided; the rest is read for the notification.
 LOCK = """
-select r.task_id, r.detached, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
+select r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
     a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, t.consecutive_failures, t.enabled,
     p.email
 from heads h join runs r on r.conversation_id = h.conversation_id and r.id = $2
@@ -124,11 +124,16 @@ async def settle(
     )
     if ended is None:
         return None
+    if ended.was_waiting:
+        await connection.execute(WITHDRAW, run_id)
     work_is_due = await _pass_the_turn(connection, ended)
     if ended.task_id:
         await _count(connection, ended.task_id, outcome.state, pauses=pauses)
-    if ended.task_id or ended.detached:
-        work_is_due |= await _notify(connection, settings, about, ended, outcome)
+    terminal = next(event for event in ended.events if event.is_terminal)
+    error = outcome.error["message"] if outcome.error else None
+    work_is_due |= await announce(
+        connection, settings, about, terminal, text=outcome.result or "", error=error, model=ended.model
+    )
     return Settled(ended.events, work_is_due)
 
 
@@ -142,6 +147,9 @@ def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
     else:
         write.events.append(NewEvent(kind, {"error": outcome.error}))
     return write
+
+
+WITHDRAW = "update approvals set state = 'cancelled', decided_at = now() where run_id = $1 and state = 'pending'"
 
 
 async def _pass_the_turn(connection: Connection, ended: Ended) -> bool:
@@ -183,36 +191,58 @@ async def _count(connection: Connection, task_id: UUID, state: RunState, *, paus
         await connection.execute(COUNT, task_id, state is RunState.FAILED, pauses, PAUSED)
 
 
-async def _notify(connection: Connection, settings: Settings, about: Row, ended: Ended, outcome: Outcome) -> bool:
-    """Plan the deliveries of the terminal event; whether there are any to send."""
-    terminal = next(event for event in ended.events if event.is_terminal)
+async def announce(
+    connection: Connection,
+    settings: Settings,
+    about: Row,
+    event: StoredEvent,
+    *,
+    text: str,
+    error: str | None = None,
+    model: str | None = None,
+) -> bool:
+    """Plan the deliveries of an event; whether there are any to send.
+
+    Needs the `engine_tx()` that appends the event.
+
+    Args:
+        connection: Of that transaction.
+        settings: For links and the default Slack webhook.
+        about: The run's row of `LOCK`.
+        event: What happened.
+        text: What is told, as Markdown.
+        error: What went wrong.
+        model: Who speaks.
+    """
+    default_slack = settings.slack_webhook_url is not None
+    config = _config(about, default_slack=default_slack)
+    if config is None:
+        return False
     notice = Notice(
-        event=terminal.type,
-        workspace_id=ended.workspace_id,
-        conversation_id=ended.conversation_id,
-        run_id=ended.run_id,
-        task_id=ended.task_id,
-        event_seq=terminal.seq,
+        event=event.type,
+        workspace_id=about["workspace_id"],
+        conversation_id=event.conversation_id,
+        run_id=event.run_id,
+        task_id=about["task_id"],
+        event_seq=event.seq,
         title=about["task_title"] or about["conversation_title"],
         base_url=settings.base_url,
-        text=outcome.result or "",
-        error=outcome.error["message"] if outcome.error else None,
+        text=text,
+        error=error,
         agent=about["agent"],
-        model=ended.model or "",
-        finished_at=ended.at,
+        model=model or about["model"] or "",
+        finished_at=event.at,
     )
-    default_slack = settings.slack_webhook_url is not None
-    config = _config(about, ended, default_slack=default_slack)
     planned = plan(notice, config, default_slack=default_slack)
     await insert_deliveries(connection, notice, planned)
     return any(delivery.state == "pending" for delivery in planned)
 
 
-def _config(about: Row, ended: Ended, *, default_slack: bool) -> NotificationConfig | None:
+def _config(about: Row, *, default_slack: bool) -> NotificationConfig | None:
     """The task's rules; a turn sent to the background tells the person who sent it."""
-    if ended.task_id:
+    if about["task_id"]:
         return NotificationConfig.from_stored(about["notification_config"])
     channels = [*(["email"] if about["email"] else []), *(["slack"] if default_slack else [])]
-    if not channels:
+    if not about["detached"] or not channels:
         return None
     return NotificationConfig.model_validate({"channels": channels, "email_address": about["email"]})

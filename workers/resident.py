@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from app import approvals
 from app.errors import DatabaseUnavailable, ParleyError, all_errors
 from app.executor import Engine
 from app.notifications.channel import Means
@@ -130,6 +131,8 @@ class Resident:
             for over in await overdue(database, lease_seconds=lease, crash_cap=CRASH_CAP):
                 log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
                 await self._engine.settle(over.run_id, over.conversation_id, failed(ERRORS[over.code]()))
+        for question in await approvals.expired(database):
+            await self._engine.expire(question)
         for conversation_id in await stranded(database):
             self.defects += 1
             log.error("conversation.stranded", conversation_id=str(conversation_id))

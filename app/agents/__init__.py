@@ -16,7 +16,7 @@ from app.agents.rows import (
     version_of,
     versions,
 )
-from app.agents.spec import AgentFields, AgentPatch, AgentSpec, Limits, ModelSettings, check_schema
+from app.agents.spec import AgentFields, AgentPatch, AgentSpec, ApprovalRule, Limits, ModelSettings, check_schema
 from app.agents.template import render_instructions
 from app.agents.yaml import dump_yaml, read_yaml
 
@@ -25,6 +25,7 @@ __all__ = [
     "AgentFields",
     "AgentPatch",
     "AgentSpec",
+    "ApprovalRule",
     "Limits",
     "ModelSettings",
     "Served",

@@ -2,24 +2,25 @@
 
 import re
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, cast
 
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.agents.template import check_instructions
 from app.errors import InvalidRequest, NotAvailable, UnknownReference
 from app.providers import check_model
 from app.settings import Settings
 
+WEEK_SECONDS = 7 * 86400
 RESERVED = frozenset({"register", "import", "execute"})
 UUID_LIKE = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 # Tools of the contract that a later version brings: refused by name, not as unknown.
 LATER_TOOLS = frozenset(
     {
         "add_document",
-        "ask_person",
         "create_chart",
         "delegate",
         "execute_code",
@@ -64,6 +65,39 @@ class ModelSettings(BaseModel):
     )
 
 
+class ApprovalRule(BaseModel):
+    """When a tool may be called: at once, after a person has agreed, or never."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: Literal["auto", "ask", "deny"] = Field(description="What happens to a call.")
+    expires_seconds: float = Field(
+        default=WEEK_SECONDS, ge=1, le=365 * 86400, description="How long a question stays open; a week when left out."
+    )
+    on_expiry: Literal["tell", "fail"] = Field(
+        default="tell", description="Tell the model that the question expired, or fail the run."
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict[str, Any],
+        description="Only calls whose arguments match: equal values, or texts with * and ?. Others go ahead.",
+    )
+
+    def matches(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the rule speaks of a call with these arguments."""
+        return all(_alike(arguments.get(name), wanted) for name, wanted in self.arguments.items())
+
+    @classmethod
+    def of(cls, policy: object) -> "ApprovalRule":
+        """The rule of a stored policy: a word or an object."""
+        return cls.model_validate({"policy": policy} if isinstance(policy, str) else policy)
+
+
+def _alike(value: object, wanted: object) -> bool:
+    if isinstance(wanted, str) and isinstance(value, str):
+        return fnmatchcase(value, wanted)
+    return value == wanted
+
+
 class Limits(BaseModel):
     """What one run may use; reaching one ends it with `limit_reached`, running time with `timed_out`."""
 
@@ -105,7 +139,7 @@ class AgentFields(BaseModel):
     )
     approval: dict[str, Any] = Field(
         default_factory=dict[str, Any],
-        description="Per tool: `auto`, or `deny` to refuse every call. `ask` is not offered yet.",
+        description="Per tool: `auto`, `ask` a person before each call, `deny`, or a rule with a policy and its terms.",
     )
     team: dict[str, Any] | None = Field(default=None, description="Agents whose steps are agents. Not offered yet.")
 
@@ -166,11 +200,12 @@ def _refuse_later(spec: AgentSpec) -> None:
 
 
 def _check_policy(policy: object, field: str) -> None:
-    word = cast("Mapping[str, Any]", policy).get("policy") if isinstance(policy, Mapping) else policy
-    if word == "ask":
-        raise NotAvailable("approvals are not offered yet; use auto or deny", field=field)
-    if policy not in ("auto", "deny"):
-        raise InvalidRequest("must be auto or deny", field=field)
+    try:
+        ApprovalRule.of(policy)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join([field, *(str(part) for part in first["loc"] if part != "policy")])
+        raise InvalidRequest(f"auto, ask, deny, or a rule with a policy: {first['msg']}", field=place) from error
 
 
 def _check_tool(name: str, tools: Collection[str], field: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import audit, conversations
+from app import approvals, audit, conversations
 from app.agents import check_schema
 from app.api.access import Caller, may
 from app.api.answers import ANSWERS, Answer, MessageOut, Prefer, Usage, answer_to, made_before
@@ -343,7 +343,7 @@ async def say(
 ) -> Any:
     """200 with the reply, 202 when it parks, backs off or takes longer than asked, or a stream of its events."""
     turn = turn_of(caller, body.message, body)
-    return await _accept(conversation_id, conversations.reply, turn, body, response, caller, key, prefer)
+    return await _accept(conversation_id, approvals.answer_or_reply, turn, body, response, caller, key, prefer)
 
 
 @router.post("/conversations/{conversation_id}/continue", summary="Go on", response_model=Answer, responses=ANSWERS)

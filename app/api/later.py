@@ -10,7 +10,6 @@ router = APIRouter()
 
 # Path prefix -> what it will be.
 LATER = {
-    "/approvals": "approvals",
     "/artifacts": "artifacts",
     "/budgets": "budgets",
     "/credentials": "credentials",

@@ -25,7 +25,7 @@ from app.messages import Json
 from app.models import Agent, Conversation, Run, ToolCall, new_id
 from app.models import Message as MessageRow
 from app.patterns import CHATBOT
-from app.runs import TERMINAL_STATES, detach, explain, reasons
+from app.runs import TERMINAL_STATES, Why, detach, explain, reasons
 
 router = resource("runs")
 
@@ -126,7 +126,7 @@ def selected() -> Select[Run, str]:
     )
 
 
-def shown(run: Run, agent: str, reason: str | None) -> RunOut:
+def shown(run: Run, agent: str, why: Why | None) -> RunOut:
     """A run's row as the API shows it."""
     return RunOut(
         id=run.id,
@@ -136,8 +136,8 @@ def shown(run: Run, agent: str, reason: str | None) -> RunOut:
         parent_run_id=run.parent_run_id,
         retry_of=run.retry_of,
         state=run.state,  # pyright: ignore[reportArgumentType]
-        waiting_for=[],
-        reason=reason,
+        waiting_for=list(why.waiting_for) if why else [],
+        reason=why.reason if why else None,
         attempt=run.attempt,
         agent=agent,
         agent_version=run.agent_version,

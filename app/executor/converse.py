@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic_ai import Agent
+from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.output import StructuredDict
@@ -41,7 +41,20 @@ async def converse(cast: Cast) -> Outcome:
     finished = answered(history)
     if finished is not None:
         return completed(cast, finished, history)
-    agent = agent_of(cast, cast.loaded.output_schema)
+    output, messages = await run_agent(cast, agent_of(cast, cast.loaded.output_schema), history)
+    return completed(cast, output, messages)
+
+
+class Parked(Exception):
+    """The agent's calls wait for people; what else it asked for is done and recorded."""
+
+
+async def run_agent(cast: Cast, agent: Agent[None, Any], history: list[ModelMessage]) -> tuple[Any, list[ModelMessage]]:
+    """Run the library's agent over a history; answers its output and all messages.
+
+    Raises:
+        Parked: when a call waits for a person.
+    """
     result = await agent.run(
         None,
         message_history=history,
@@ -49,7 +62,9 @@ async def converse(cast: Cast) -> Outcome:
         usage=usage_so_far(cast.recorder),
         usage_limits=limits_of(cast.loaded),
     )
-    return completed(cast, result.output, result.all_messages())
+    if isinstance(result.output, DeferredToolRequests):
+        raise Parked
+    return result.output, result.all_messages()
 
 
 def history_of(bodies: Sequence[Json]) -> list[ModelMessage]:
@@ -71,7 +86,10 @@ def agent_of(cast: Cast, output_schema: Json | None, *, tools: bool = True, extr
     return Agent(
         cast.model,
         instructions=instructions_of(loaded, extra) or None,
-        output_type=StructuredDict(output_schema, name="result") if output_schema else str,
+        output_type=[
+            StructuredDict(output_schema, name="result") if output_schema else str,
+            DeferredToolRequests,
+        ],
         model_settings=cast_settings(loaded),
         tools=cast.toolbox.library_tools() if tools else (),
         capabilities=[Checkpoint(cast.recorder)],

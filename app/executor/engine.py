@@ -8,10 +8,11 @@ from uuid import UUID
 
 import structlog
 
-from app import sandbox
+from app import approvals, sandbox
+from app.approvals import NewApproval
 from app.conversations import Accepted, lock
 from app.credentials import Box
-from app.db import Database
+from app.db import Database, Row
 from app.egress import Egress
 from app.events import Bus
 from app.executor.effects import Effects
@@ -127,10 +128,11 @@ class Engine:
         if settled is None:
             return False
         self.bus.forget_text(conversation_id)
-        self._tell(settled)
+        self.tell(settled)
         return True
 
-    def _tell(self, settled: Settled) -> None:
+    def tell(self, settled: Settled) -> None:
+        """Publish what a transaction has committed, and ring if work became due."""
         self.bus.publish(settled.events)
         if settled.work_is_due:
             self.bell.ring()
@@ -141,6 +143,23 @@ class Engine:
             await connection.execute(LOCK_HEAD, conversation_id)
             await hand_on(connection, conversation_id)
         self.bell.ring()
+
+    async def park(self, who: Fenced, questions: list[NewApproval]) -> None:
+        """Let a run wait for people, then tell.
+
+        Raises:
+            LeaseLost: when `who` does not hold the run any more.
+        """
+        async with self.database.engine_tx() as connection:
+            parked = await approvals.park(connection, self.settings, who, questions)
+        self.tell(parked)
+
+    async def expire(self, question: Row) -> None:
+        """Close a question whose time is over."""
+        async with self.database.engine_tx() as connection:
+            settled = await approvals.expire(connection, self.settings, question)
+        if settled:
+            self.tell(settled)
 
     # --- stopping ------------------------------------------------------------------------------------
 
@@ -154,7 +173,7 @@ class Engine:
         if asked:
             self.bus.control({"cancel": str(run_id)})
         elif settled:
-            self._tell(settled)
+            self.tell(settled)
 
     def _on_control(self, message: Json) -> None:
         if "cancel" in message:

@@ -12,7 +12,7 @@ from pydantic_ai import capture_run_messages
 from pydantic_ai.messages import ModelMessage
 
 from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
-from app.executor.converse import Cast, converse, with_usage
+from app.executor.converse import Cast, Parked, converse, with_usage
 from app.executor.load import Loaded, load
 from app.executor.recorder import Recorder, whole
 from app.executor.research import research
@@ -73,6 +73,8 @@ async def execute(engine: "Engine", execution: Execution) -> None:
         outcome = await _work(engine, execution)
         execution.ending = True
         await _settle(engine, execution, outcome)
+    except Parked:
+        await _park(engine, execution)
     except asyncio.CancelledError:
         await _stopped(engine, execution)
     except LeaseLost:
@@ -142,6 +144,17 @@ async def _settle(engine: "Engine", execution: Execution, outcome: Outcome) -> N
     claim = execution.claim
     who = execution.cast.recorder.fenced if execution.cast else claim.fenced
     await whole(engine.settle(claim.run_id, claim.conversation_id, outcome, who=who))
+
+
+async def _park(engine: "Engine", execution: Execution) -> None:
+    """Leave the questions and let go of the run: it waits without a worker."""
+    assert execution.cast is not None, "only a loaded run parks"
+    execution.ending = True
+    recorder, toolbox = execution.cast.recorder, execution.cast.toolbox
+    try:
+        await whole(engine.park(recorder.fenced, toolbox.parked))
+    except (LeaseLost, DatabaseUnavailable) as error:
+        log.info("run.not_parked", reason=error.detail)
 
 
 async def _stopped(engine: "Engine", execution: Execution) -> None:

@@ -26,6 +26,9 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
      from tool_calls t where t.conversation_id = r.conversation_id and t.sub_index = 0
      and t.message_seq = (select max(seq) from messages where conversation_id = r.conversation_id
         and role = 'assistant')) as calls,
+    (select coalesce(json_agg(json_build_object('kind', p.kind, 'subject', p.subject, 'state', p.state,
+        'decision', p.decision, 'args_sha256', p.args_sha256, 'reason', p.reason) order by p.id), '[]')
+     from approvals p where p.run_id = r.id and p.state <> 'pending') as decisions,
     (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec)), '[]')
      from tools t join tool_versions tv on tv.tool_id = t.id and tv.version = coalesce(
         (r.pins->'tools'->>t.name)::bigint, t.published_version)
@@ -68,6 +71,7 @@ class Loaded:
     messages: list[Json]
     message_seq: int
     calls: list[Json]
+    decisions: list[Json]
     registered_tools: list[Json]
     cancel_requested: bool
 
@@ -116,6 +120,7 @@ async def load(database: Database, run_id: UUID, fence: int) -> Loaded:
         messages=row["messages"],
         message_seq=row["message_seq"],
         calls=row["calls"],
+        decisions=row["decisions"],
         registered_tools=row["registered_tools"],
         cancel_requested=row["cancel_requested_at"] is not None,
     )

@@ -49,6 +49,11 @@ class Place:
     call_index: int
 
     @property
+    def subject(self) -> str:
+        """How an approval names the call."""
+        return f"{self.message_seq}:{self.call_index}"
+
+    @property
     def effect_key(self) -> UUID:
         """The UUIDv5 that the tool receives."""
         return uuid5(EFFECTS, f"{self.conversation_id}:{self.message_seq}:{self.call_index}")

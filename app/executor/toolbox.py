@@ -8,34 +8,38 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import structlog
 from pydantic_ai.direct import model_request
-from pydantic_ai.exceptions import ModelRetry
+from pydantic_ai.exceptions import CallDeferred, ModelRetry
 from pydantic_ai.exceptions import ToolFailed as Failed
 from pydantic_ai.messages import ModelRequest
 from pydantic_ai.models import Model
 from pydantic_ai.tools import RunContext
 from pydantic_ai.tools import Tool as LibraryTool
 
+from app.agents import ApprovalRule
+from app.approvals import NewApproval
 from app.egress import Egress
 from app.errors import EffectUnknown, InvalidArguments, ParleyError, RunFailed, ToolError
 from app.events import EventType, NewEvent
 from app.executor.load import Loaded
-from app.executor.recorder import Call, Recorder, add
-from app.messages import clean_result, clean_text
+from app.executor.recorder import Call, Recorder, add, sha256_of
+from app.messages import Json, clean_result, clean_text
 from app.providers import cost_of
 from app.runs import Usage, Write
 from app.settings import Settings
-from app.tools import Risk, Tool, offered
+from app.tools import Park, ParkKind, Risk, Tool, offered
 from app.tools.python import python_tool
 
 log = structlog.stdlib.get_logger(__name__)
 
-# Where nobody of the workspace is behind the text, only reading is offered.
+# Where nobody of the workspace is behind the text, anything but these is asked for first.
 UNTRUSTED_RISKS = frozenset({Risk.READ, Risk.CODE})
+AUTO = ApprovalRule(policy="auto")
+ASK = ApprovalRule(policy="ask")
 
 
 def tools_of(settings: Settings, loaded: Loaded) -> dict[str, Tool]:
@@ -44,11 +48,15 @@ def tools_of(settings: Settings, loaded: Loaded) -> dict[str, Tool]:
     names = [*loaded.spec.tools, *loaded.pattern.tools]
     chosen = {name: at_hand[name] for name in names if name in at_hand}
     denied = {name for name, policy in loaded.spec.approval.items() if policy == "deny"}
-    return {
-        name: tool
-        for name, tool in chosen.items()
-        if name not in denied and (loaded.trusted or tool.risk in UNTRUSTED_RISKS)
-    }
+    return {name: tool for name, tool in chosen.items() if name not in denied}
+
+
+def rule_of(loaded: Loaded, tool: Tool, arguments: dict[str, Any]) -> ApprovalRule:
+    """What the agent says of a call, else what its conversation's origin asks for."""
+    if tool.name in loaded.spec.approval:
+        rule = ApprovalRule.of(loaded.spec.approval[tool.name])
+        return rule if rule.matches(arguments) else AUTO
+    return AUTO if loaded.trusted or tool.risk in UNTRUSTED_RISKS else ASK
 
 
 Notify = Callable[["CallContext", str, str | None], Awaitable[str]]
@@ -135,6 +143,7 @@ class Toolbox:
         self._loaded = loaded
         self._doors = doors
         self._recorder = recorder
+        self.parked: list[NewApproval] = []
 
     def library_tools(self) -> list[LibraryTool[Any]]:
         """Each tool with its schema; the call goes through the ledger."""
@@ -157,27 +166,100 @@ class Toolbox:
 
     async def _call(self, tool: Tool, call_id: str, arguments: dict[str, Any]) -> Any:
         call = self._recorder.calls[call_id]
-        if call.recovered and call.record.state != "proposed":
-            self._reuse(call, tool)
-            if call.record.state == "done":
-                return call.record.result
+        if call.recovered and call.record.state == "done":
+            return call.record.result
+        if call.recovered and call.record.state in ("failed", "denied"):
+            raise _as_told(call.record.error or "the tool failed", retry=call.record.result == {"retry": True})
+        if call.recovered and call.record.state != "proposed" and not tool.idempotent:
+            return await self._after_unknown(tool, call, arguments)
+        arguments = await self._permitted(tool, call, arguments)
+        return await self._start(tool, call, arguments)
+
+    async def _start(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
         if not tool.idempotent:
             await self._recorder.start_call(call)
         return await self._run(tool, call, arguments)
 
-    def _reuse(self, call: Call, tool: Tool) -> None:
-        """What an earlier claim has recorded of this call decides.
+    # --- people decide ---------------------------------------------------------------------------
+
+    def _decision(self, call: Call, kind: ParkKind) -> Json | None:
+        """What was decided of this call; the last word counts."""
+        found = [
+            each
+            for each in self._loaded.decisions
+            if each["kind"] == kind and each["subject"] == call.place.subject and each["state"] != "cancelled"
+        ]
+        return found[-1] if found else None
+
+    async def _permitted(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with which the call may go ahead: the model's, or those a person has put in their place."""
+        rule = rule_of(self._loaded, tool, arguments)
+        if rule.policy == "auto":
+            return arguments
+        if rule.policy == "deny":
+            await self._refused(call, f"the agent's policy denies this call of {tool.name}")
+        decision = self._decision(call, "tool")
+        if decision is None or decision["args_sha256"] != call.record.args_sha256:
+            raise self._parked("tool", call, rule, call.record.arguments)
+        if decision["state"] != "approved":
+            await self._refused(call, _refusal(decision, f"the call of {tool.name}"))
+        edited = _said(decision)
+        if edited is None:
+            return arguments
+        call.record = replace(call.record, arguments=edited, args_sha256=sha256_of(edited))
+        return edited
+
+    async def _after_unknown(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
+        """The call was under way when its process died: only a person can say whether it happened.
 
         Raises:
-            EffectUnknown: it was under way, and may have happened.
+            EffectUnknown: nobody could say, or the answer is to fail.
         """
-        record = call.record
-        if record.state == "failed":
-            raise _as_told(record.error or "the tool failed", retry=record.result == {"retry": True})
-        if record.state in ("started", "unknown") and not tool.idempotent:
-            raise EffectUnknown(
-                f"the tool {record.tool!r} was interrupted and must not run twice; whether it took effect is unknown"
+        decision = self._decision(call, "effect")
+        if decision is None:
+            raise self._parked("effect", call, ASK, call.record.arguments)
+        said = _said(decision) or {}
+        if decision["state"] == "approved" and said.get("outcome") == "happened":
+            result = clean_result(said.get("result"))
+            await self._recorder.finish_call(call, replace(call.record, state="done", result=result), Usage())
+            return result
+        if decision["state"] == "approved" and said.get("outcome") == "repeat":
+            return await self._start(tool, call, arguments)
+        raise EffectUnknown(
+            f"the tool {tool.name!r} was interrupted and must not run twice; whether it took effect is unknown"
+        )
+
+    async def _answered(self, tool: Tool, call: Call, park: Park) -> Any:
+        """The answer to the question a tool asks, once there is one."""
+        decision = self._decision(call, park.kind)
+        if decision is None:
+            raise self._parked(park.kind, call, ASK, park.payload)
+        if decision["state"] != "approved":
+            await self._refused(call, _refusal(decision, "the question"))
+        return (_said(decision) or {}).get("answer")
+
+    def _parked(self, kind: ParkKind, call: Call, rule: ApprovalRule, shown: Any) -> CallDeferred:
+        tool = self._tools[call.record.tool]
+        self.parked.append(
+            NewApproval(
+                kind=kind,
+                subject=call.place.subject,
+                tool=call.record.tool,
+                arguments=shown,
+                args_sha256=call.record.args_sha256,
+                risk=str(tool.risk),
+                expires_seconds=rule.expires_seconds,
+                on_expiry=rule.on_expiry,
             )
+        )
+        return CallDeferred()
+
+    async def _refused(self, call: Call, said: str) -> NoReturn:
+        record = replace(call.record, state="denied", error=said)
+        await self._recorder.finish_call(call, record, Usage())
+        raise _as_told(said, retry=False)
+
+    # --- calling -----------------------------------------------------------------------------------
 
     async def _run(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
         context = CallContext(self._loaded, self._doors, self._recorder, call.place.effect_key)
@@ -186,6 +268,8 @@ class Toolbox:
         try:
             async with clock:
                 result = clean_result(await tool.call(context, arguments))
+        except Park as park:
+            result = await self._answered(tool, call, park)
         except (RunFailed, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -212,6 +296,20 @@ def _told(error: Exception, tool: Tool, *, timed_out: bool) -> str:
         return clean_text(error.detail, 2000)
     log.error("tool.broke", tool=tool.name, exc_info=error)
     return f"{tool.name} failed on an unexpected error ({type(error).__name__})"
+
+
+def _said(decision: Json) -> Json | None:
+    """The arguments that came with a decision."""
+    body: Json = decision["decision"] or {}
+    return body.get("arguments")
+
+
+def _refusal(decision: Json, what: str) -> str:
+    """What the model is told of a decision that was no yes."""
+    if decision["state"] == "expired":
+        return f"{what} was not decided in time: it expired. It was not denied."
+    reason = f": {decision['reason']}" if decision["reason"] else ""
+    return f"{what} was denied by a person{reason}"
 
 
 def _as_told(said: str, *, retry: bool) -> Exception:

@@ -16,13 +16,15 @@ from app.runs.moves import (
     stranded,
     wish_cancel,
 )
-from app.runs.reasons import Standing, explain, reason_of, reasons
+from app.runs.park import answered, park
+from app.runs.reasons import WAITING_FOR, Standing, Why, explain, reason_of, reasons
 from app.runs.states import TERMINAL_STATES, TRANSITIONS, RunState
 from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
 
 __all__ = [
     "TERMINAL_STATES",
     "TRANSITIONS",
+    "WAITING_FOR",
     "CallRecord",
     "Checkpoints",
     "Claim",
@@ -39,8 +41,10 @@ __all__ = [
     "RunState",
     "Standing",
     "Usage",
+    "Why",
     "Write",
     "Written",
+    "answered",
     "claim",
     "detach",
     "due",
@@ -48,6 +52,7 @@ __all__ = [
     "hand_on",
     "insert",
     "overdue",
+    "park",
     "reason_of",
     "reasons",
     "recover",

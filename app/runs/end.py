@@ -34,7 +34,7 @@ with w as materialized (
     from w join l on l.id = w.run_id
     where runs.id = w.run_id and runs.state = any($10::text[])
         and (w.fence is null or (runs.fence = w.fence and runs.write_no = w.write_no))
-    returning runs.*, l.ready as was_ready
+    returning runs.*, l.ready as was_ready, l.state as was
 ), hu as (
     update heads set open_runs = heads.open_runs - 1,
         active_run_id = case when heads.active_run_id = r.id then null else heads.active_run_id end,
@@ -50,7 +50,7 @@ with w as materialized (
 )"""
     + ADD_ROWS
     + """
-select hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.task_id, r.parent_run_id, r.detached,
+select hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.was, r.task_id, r.parent_run_id, r.detached,
     r.principal_id, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.cost_unknown, r.model, r.number,
     exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers
 from hu join r on r.id = hu.run_id
@@ -69,6 +69,7 @@ class Ended:
     at: datetime
     open_runs: int
     was_ready: bool
+    was_waiting: bool
     has_steers: bool
     detached: bool
     task_id: UUID | None
@@ -130,6 +131,7 @@ def _ended(run_id: UUID, conversation_id: UUID, events: list[NewEvent], row: Any
         at=row["at"],
         open_runs=row["open_runs"],
         was_ready=row["was_ready"],
+        was_waiting=row["was"] == "waiting",
         has_steers=row["has_steers"],
         detached=row["detached"],
         task_id=row["task_id"],

@@ -10,6 +10,16 @@ from app.messages import Json
 
 WORKER_SILENT_SECONDS = 30
 
+# What a waiting run waits for, by the kind of its approval and the tool.
+WORDS = {
+    "tool": "approval of {}",
+    "effect": "somebody to say whether {} took effect",
+    "question": "an answer",
+}
+
+# The same as `waiting_for` of runs and events.
+WAITING_FOR = {"tool": "approval", "effect": "effect", "question": "answer"}
+
 STANDING = """
 select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r.owner, r.lease_until, r.error,
     r.queued_at, r.claimed_at, r.finished_at, r.cancel_requested_at, r.crash_count, r.waits, r.conversation_id,
@@ -17,6 +27,8 @@ select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r
     case when r.state in ('queued', 'waiting') then (
         select count(*) from runs o where o.conversation_id = r.conversation_id and o.number < r.number
         and o.state in ('queued', 'running', 'waiting')) else 0 end as behind,
+    (select coalesce(array_agg(p.kind || coalesce(' ' || p.tool, '') order by p.id), '{}') from approvals p
+     where p.run_id = r.id and p.state = 'pending') as asked,
     exists (select from workers w where w.kind = 'worker' and w.seen_at > now() - make_interval(secs => $2)) as workers
 from runs r where r.id = any($1::uuid[])
 """
@@ -33,7 +45,7 @@ class Standing:
     attempt: int
     behind: int
     workers: bool
-    waits: int
+    asked: tuple[str, ...]
     cancel_requested: bool
 
 
@@ -42,7 +54,10 @@ def reason_of(standing: Standing) -> str | None:
     if standing.state == "running":
         return "being cancelled" if standing.cancel_requested else None
     if standing.state == "waiting":
-        return f"waiting for {standing.waits} decisions or children"
+        return "waiting for " + (
+            ", ".join(WORDS.get(each.split(" ")[0], "{}").format(each.partition(" ")[2]) for each in standing.asked)
+            or "a person"
+        )
     if standing.state != "queued":
         return None
     if not standing.ready:
@@ -64,17 +79,30 @@ def standing_of(row: Row) -> Standing:
         attempt=row["attempt"],
         behind=row["behind"],
         workers=row["workers"],
-        waits=row["waits"],
+        asked=tuple(row["asked"]),
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 
 
-async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, str | None]:
+@dataclass(frozen=True)
+class Why:
+    """Why a run is not moving, in words and as what it waits for."""
+
+    reason: str | None = None
+    waiting_for: tuple[str, ...] = ()
+
+
+async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, Why]:
     """The reason of each of these runs, in one statement."""
     if not run_ids:
         return {}
     rows = await database.fetch(STANDING, run_ids, WORKER_SILENT_SECONDS)
-    return {row["id"]: reason_of(standing_of(row)) for row in rows}
+    return {row["id"]: _why(standing_of(row)) for row in rows}
+
+
+def _why(standing: Standing) -> Why:
+    kinds = {each.split(" ")[0] for each in standing.asked} if standing.state == "waiting" else set[str]()
+    return Why(reason_of(standing), tuple(sorted(WAITING_FOR[kind] for kind in kinds)))
 
 
 LAST_EVENT = "select seq, type, at from events where run_id = $1 order by seq desc limit 1"
@@ -119,6 +147,8 @@ def _next_action(row: Row, standing: Standing) -> Json:
         return {"what": "Start a worker.", "command": "parley worker"}
     if standing.state == "queued" and not standing.ready:
         return {"what": "Wait, or cancel the runs before it.", "command": f"parley runs cancel {run}"}
+    if standing.state == "waiting":
+        return {"what": "Decide what it waits for.", "command": f"GET /approvals?run_id={run}&state=pending"}
     if standing.state in ("failed", "cancelled"):
         return {"what": "Read what happened, then try it again.", "command": f"parley runs retry {run}"}
     if standing.state == "completed":

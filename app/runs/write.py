@@ -160,7 +160,7 @@ ADD_ROWS = """, m as (
         idempotent bool, risk text, result json, error text, duration_ms float)
     join hu on hu.run_id = x.run_id
     on conflict (conversation_id, message_seq, call_index, sub_index) do update set
-        state = excluded.state, fence = excluded.fence, run_id = excluded.run_id, result = excluded.result,
+        state = excluded.state, arguments = excluded.arguments, args_sha256 = excluded.args_sha256, fence = excluded.fence, run_id = excluded.run_id, result = excluded.result,
         error = excluded.error, duration_ms = excluded.duration_ms,
         started_at = coalesce(tool_calls.started_at, excluded.started_at), finished_at = excluded.finished_at
     where tool_calls.state in ('proposed', 'started', 'unknown')

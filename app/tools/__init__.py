@@ -2,6 +2,7 @@
 
 from app.settings import Settings
 from app.tools import (
+    ask_person,
     calculator,
     chatbot,
     current_time,
@@ -11,7 +12,7 @@ from app.tools import (
     schedule_task,
     web_search,
 )
-from app.tools.tool import Risk, Tool, ToolCall, ToolContext
+from app.tools.tool import Park, ParkKind, Risk, Tool, ToolCall, ToolContext
 
 BUILT_IN: dict[str, Tool] = {
     "calculator": calculator.TOOL,
@@ -19,6 +20,7 @@ BUILT_IN: dict[str, Tool] = {
     "web_search": web_search.TOOL,
     "fetch_url": fetch_url.TOOL,
     "chatbot": chatbot.TOOL,
+    "ask_person": ask_person.TOOL,
     "notify": notify.TOOL,
     "schedule_task": schedule_task.TOOL,
     "propose_state": propose_state.TOOL,
@@ -30,4 +32,4 @@ def offered(settings: Settings) -> dict[str, Tool]:
     return {name: tool for name, tool in BUILT_IN.items() if tool.available(settings)}
 
 
-__all__ = ["BUILT_IN", "Risk", "Tool", "ToolCall", "ToolContext", "offered"]
+__all__ = ["BUILT_IN", "Park", "ParkKind", "Risk", "Tool", "ToolCall", "ToolContext", "offered"]

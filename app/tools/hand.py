@@ -18,7 +18,7 @@ from app.messages import clean_result
 from app.models import new_id
 from app.providers import Providers, default_model
 from app.settings import Settings
-from app.tools.tool import Tool
+from app.tools.tool import Park, Tool
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -126,6 +126,8 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
         raise
     except TimeoutError:
         return None, f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+    except Park:
+        return None, f"{tool.name} works inside a conversation only"
     except ParleyError as error:
         return None, error.detail
     except Exception as error:

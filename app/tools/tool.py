@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 from uuid import UUID
 
 from jsonschema import Draft202012Validator, exceptions
@@ -79,6 +79,24 @@ class ToolContext(Protocol):
     async def schedule_task(self, prompt: str, schedule_expression: str, timezone: str) -> str:
         """Store a scheduled task; answers in words what was stored."""
         ...
+
+
+ParkKind = Literal["tool", "effect", "question"]
+
+
+class Park(Exception):
+    """A call that can't go on by itself: the run waits for a person. The executor carries it out."""
+
+    def __init__(self, kind: ParkKind, payload: dict[str, Any]) -> None:
+        """Say what is asked.
+
+        Args:
+            kind: tool (may it run?), effect (did it happen?) or question (what is the answer?).
+            payload: What the person is shown.
+        """
+        self.kind: ParkKind = kind
+        self.payload = payload
+        super().__init__(kind)
 
 
 ToolCall = Callable[[ToolContext, dict[str, Any]], Awaitable[Any]]

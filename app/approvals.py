@@ -1,0 +1,255 @@
+"""Approvals: questions to people, each decided once, bound to the tool and the arguments it shows.
+
+A run that asks is parked in the transaction that inserts its questions; the last answer queues it again.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app.conversations import Accepted, Turn, lock, reply
+from app.db import Connection, Database, Row
+from app.errors import AlreadyDecided, ApprovalExpired, ApprovalPending, InvalidRequest, NotFound
+from app.events import EventType, NewEvent, append
+from app.messages import Json
+from app.models import new_id
+from app.runs import WAITING_FOR, Fenced, Inline, answered
+from app.runs import park as park_run
+from app.settings import Settings
+from app.settle import LOCK, Settled, announce, failed, settle
+from app.tools import ParkKind
+
+
+@dataclass(frozen=True)
+class NewApproval:
+    """A question about to be asked.
+
+    Attributes:
+        kind: tool (may it run?), effect (did it happen?) or question (what is the answer?).
+        subject: The call, as `<message number>:<index>`.
+        tool: Its tool.
+        arguments: What is shown, and for `tool` what may run.
+        args_sha256: The hash of the call's arguments, to which the decision is bound.
+        risk: The tool's risk class.
+        expires_seconds: How long it stays open.
+        on_expiry: `tell` the model that it expired, or `fail` the run.
+    """
+
+    kind: ParkKind
+    subject: str
+    tool: str
+    arguments: Any
+    args_sha256: str
+    risk: str
+    expires_seconds: float
+    on_expiry: str
+
+
+INSERT = """
+insert into approvals (id, workspace_id, conversation_id, run_id, kind, subject, tool, arguments, args_sha256, risk,
+    expires_at, on_expiry)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, now() + make_interval(secs => $11), $12)
+"""
+
+
+async def park(connection: Connection, settings: Settings, who: Fenced, questions: list[NewApproval]) -> Settled:
+    """Ask, and let the run wait: one transaction.
+
+    Needs an `engine_tx()`; publish the answered events after its commit.
+
+    Raises:
+        LeaseLost: when `who` does not hold the run any more.
+    """
+    about = await connection.fetchrow(LOCK, who.conversation_id, who.run_id)
+    assert about is not None, "a held run has a conversation"
+    await park_run(connection, who, len(questions))
+    asked = [(new_id(), question) for question in questions]
+    for approval_id, question in asked:
+        await _insert(connection, about["workspace_id"], who, approval_id, question)
+    waiting = NewEvent(EventType.RUN_WAITING, {"waiting_for": sorted({WAITING_FOR[each.kind] for each in questions})})
+    events = [*(_required(approval_id, question) for approval_id, question in asked), waiting]
+    stored = await append(connection, who.conversation_id, who.run_id, events)
+    text = "\n\n".join(told(question.kind, question.tool, question.arguments) for question in questions)
+    due = await announce(connection, settings, about, stored[-1], text=text)
+    return Settled(stored, due)
+
+
+async def _insert(connection: Connection, workspace_id: UUID, who: Fenced, approval_id: UUID, new: NewApproval) -> None:
+    await connection.execute(
+        INSERT,
+        approval_id,
+        workspace_id,
+        who.conversation_id,
+        who.run_id,
+        new.kind,
+        new.subject,
+        new.tool,
+        new.arguments,
+        new.args_sha256,
+        new.risk,
+        new.expires_seconds,
+        new.on_expiry,
+    )
+
+
+def _required(approval_id: UUID, question: NewApproval) -> NewEvent:
+    payload = {
+        "approval_id": str(approval_id),
+        "kind": question.kind,
+        "tool": question.tool,
+        "arguments": question.arguments,
+    }
+    return NewEvent(EventType.APPROVAL_REQUIRED, payload)
+
+
+def told(kind: str, tool: str | None, arguments: Any) -> str:
+    """A question as people read it."""
+    if kind == "question":
+        return str(arguments.get("question", ""))
+    if kind == "effect":
+        return f"Whether the interrupted call of `{tool}` took effect is not known. Did it happen?"
+    return f"May `{tool}` be called?"
+
+
+# --- deciding -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a person says.
+
+    Attributes:
+        approve: Yes or no.
+        arguments: Edited arguments (tool), `{"outcome", "result"}` (effect), `{"answer"}` (question).
+        reason: Told to the model with a no.
+    """
+
+    approve: bool
+    arguments: Json | None = None
+    reason: str | None = None
+
+
+FIND = "select id, conversation_id, run_id, kind, state from approvals where id = $1 and workspace_id = $2"
+# Invariant: decided once. The lock on the head puts decision, expiry and cancel in a row; the first finds `pending`.
+DECIDE = """
+update approvals set state = $2, decision = $3, decided_by = $4, reason = $5, decided_at = now()
+where id = $1 and state = 'pending' and (expires_at is null or expires_at > now() or $2 = 'expired')
+returning kind
+"""
+
+
+async def decide(
+    connection: Connection, workspace_id: UUID, approval_id: UUID, decision: Decision, *, principal_id: UUID | None
+) -> Settled:
+    """Decide an approval; the last one of a run queues it.
+
+    Needs an `engine_tx()`; publish and ring after its commit.
+
+    Raises:
+        NotFound: no such approval.
+        AlreadyDecided: it was decided, withdrawn or has expired.
+        InvalidRequest: the arguments don't fit the kind.
+    """
+    row = await connection.fetchrow(FIND, approval_id, workspace_id)
+    if row is None:
+        raise NotFound(f"there is no approval {approval_id}")
+    check(row["kind"], decision)
+    await lock(connection, workspace_id, row["conversation_id"])
+    state = "approved" if decision.approve else "denied"
+    body = {"arguments": decision.arguments} if decision.arguments is not None else None
+    taken = await connection.fetchval(DECIDE, approval_id, state, body, principal_id, decision.reason)
+    if taken is None:
+        now = await connection.fetchval("select state from approvals where id = $1", approval_id)
+        raise AlreadyDecided(f"the approval is {'expired' if now == 'pending' else now}", extra={"state": now})
+    return await _answer(connection, row, state, decision.reason)
+
+
+def check(kind: str, decision: Decision) -> None:
+    """Refuse a decision that does not fit its question.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
+    said = decision.arguments or {}
+    if kind == "question" and decision.approve and not str(said.get("answer") or "").strip():
+        raise InvalidRequest('a question is approved with its answer: {"answer": "..."}', field="arguments.answer")
+    if kind == "effect" and decision.approve and said.get("outcome") not in ("happened", "repeat", "fail"):
+        raise InvalidRequest("outcome must be happened, repeat or fail", field="arguments.outcome")
+
+
+async def _answer(connection: Connection, row: Row, state: str, reason: str | None) -> Settled:
+    queued = await answered(connection, row["conversation_id"], row["run_id"])
+    payload = {"approval_id": str(row["id"]), "kind": row["kind"], "state": state, "reason": reason}
+    events = [NewEvent(EventType.APPROVAL_DECIDED, payload)]
+    if queued:
+        events.append(NewEvent(EventType.RUN_QUEUED, {"reason": "decided"}))
+    return Settled(await append(connection, row["conversation_id"], row["run_id"], events), queued)
+
+
+# --- a message while a run waits --------------------------------------------------------------------
+
+OPEN = """
+select p.id, p.kind from approvals p join runs r on r.id = p.run_id
+where p.conversation_id = $1 and p.state = 'pending' and r.state = 'waiting' and r.ready
+"""
+
+
+async def answer_or_reply(
+    connection: Connection,
+    settings: Settings,
+    workspace_id: UUID,
+    conversation_id: UUID,
+    turn: Turn,
+    *,
+    inline: Inline | None = None,
+) -> Accepted:
+    """Accept a message: as the answer when one question is open, else as `conversations.reply` does.
+
+    Needs an `engine_tx()`.
+
+    Raises:
+        ApprovalPending: the message would interrupt a run that waits for a decision.
+    """
+    head = await lock(connection, workspace_id, conversation_id)
+    if head["state"] == "waiting" and turn.text is not None:
+        questions = await connection.fetch(OPEN, conversation_id)
+        if len(questions) == 1 and questions[0]["kind"] == "question":
+            return await _answer_by_message(connection, workspace_id, conversation_id, questions[0]["id"], turn)
+        if (turn.on_message or head["on_message"]) == "interrupt":
+            raise ApprovalPending
+    return await reply(connection, settings, workspace_id, conversation_id, turn, inline=inline)
+
+
+async def _answer_by_message(
+    connection: Connection, workspace_id: UUID, conversation_id: UUID, approval_id: UUID, turn: Turn
+) -> Accepted:
+    decision = Decision(approve=True, arguments={"answer": turn.text})
+    done = await decide(connection, workspace_id, approval_id, decision, principal_id=turn.principal_id)
+    run_id = done.events[0].run_id
+    return Accepted(conversation_id, run_id, None, ready=done.work_is_due, events=done.events)
+
+
+# --- expiry -----------------------------------------------------------------------------------------
+
+EXPIRED = """
+select id, workspace_id, conversation_id, run_id, kind, on_expiry from approvals
+where state = 'pending' and expires_at <= now() order by expires_at limit 100
+"""
+
+
+async def expired(database: Database) -> list[Row]:
+    """Questions whose time is over."""
+    return await database.fetch(EXPIRED)
+
+
+async def expire(connection: Connection, settings: Settings, row: Row) -> Settled | None:
+    """Close a question that nobody answered in time: the model is told, or the run fails.
+
+    Needs an `engine_tx()`. None when somebody was first.
+    """
+    await lock(connection, row["workspace_id"], row["conversation_id"])
+    if await connection.fetchval(DECIDE, row["id"], "expired", None, None, None) is None:
+        return None
+    if row["on_expiry"] == "fail":
+        return await settle(connection, settings, row["run_id"], row["conversation_id"], failed(ApprovalExpired()))
+    return await _answer(connection, row, "expired", None)
