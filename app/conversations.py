@@ -34,6 +34,7 @@ from app.runs import (
     steer,
     wish_cancel,
 )
+from app.runs.holds import HELD_CONVERSATION
 from app.settings import Settings
 from app.settle import cancelled, settle
 
@@ -177,9 +178,9 @@ async def start(connection: Connection, new: NewConversation) -> UUID:
     return new.id
 
 
-HEAD = """
+HEAD = f"""
 select h.open_runs, h.active_run_id, h.message_seq, h.state, c.pattern_type, c.title, c.context_data, c.on_message,
-    c.workspace_id, c.task_id, c.trusted
+    c.workspace_id, c.task_id, c.trusted, {HELD_CONVERSATION} as held
 from heads h join conversations c on c.id = h.conversation_id
 where h.conversation_id = $1 and c.workspace_id = $2
 for no key update of h
@@ -233,7 +234,7 @@ async def reply(
         if policy == "interrupt":
             events, cancelling = await _interrupt(connection, settings, conversation_id)
     run = _new_run(head, conversation_id, turn)
-    inserted = await insert(connection, run, inline=inline if not head["open_runs"] else None, behind=head["open_runs"])
+    inserted = await insert(connection, run, inline=None if head["open_runs"] or head["held"] else inline, behind=head["open_runs"])
     await _remember(connection, head, conversation_id, turn)
     return _accepted(run, inserted, events, cancelling)
 

@@ -50,6 +50,7 @@ class Execution:
         why: Set before the task is cancelled.
         cast: Set once the run is loaded.
         ending: It has its answer; being stopped now would only lose it.
+        aside: It goes back to the queue at the next step boundary.
         messages: What the library has so far; kept when the run is stopped.
     """
 
@@ -58,6 +59,7 @@ class Execution:
     why: Stop | None = None
     cast: Cast | None = None
     ending: bool = False
+    aside: bool = False
     messages: Sequence[ModelMessage] = field(default_factory=list[ModelMessage])
 
     def stop(self, why: Stop) -> None:
@@ -65,6 +67,10 @@ class Execution:
         if self.why is None and self.task is not None and not self.ending:
             self.why = why
             self.task.cancel()
+
+    def step_aside(self) -> None:
+        """Give the run back at its next step boundary: nothing is cut off."""
+        self.aside = True
 
 
 async def execute(engine: "Engine", execution: Execution) -> None:

@@ -4,7 +4,7 @@ from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolVersion
 from app.models.conversation import Conversation, Event, Head, Input, Message
 from app.models.delivery import Delivery
 from app.models.identity import ApiKey, AuditEntry, Idempotency, Principal, WorkerProcess, Workspace
-from app.models.run import Approval, Run, ToolCall
+from app.models.run import Approval, Hold, Run, ToolCall
 from app.models.table import Base, new_id
 from app.models.task import Fire, Receipt, Task, TaskDependency
 
@@ -20,6 +20,7 @@ __all__ = [
     "Event",
     "Fire",
     "Head",
+    "Hold",
     "Idempotency",
     "Input",
     "Message",

@@ -27,13 +27,24 @@ class Run(Owned, Base):
         CheckConstraint("(state = 'running') = (lease_until is not null)", name="lease"),
         # At most one live run per conversation, so a batched claim of `queued and ready` can't conflict.
         Index("uq_runs_ready", "conversation_id", unique=True, postgresql_where=text(f"ready and {LIVE}")),
+        # By workspace, so that a claim can take turns between them.
         Index(
             "ix_runs_due",
             "lane",
+            "workspace_id",
             text("priority desc"),
             "run_at",
             "id",
-            postgresql_where=text("state = 'queued' and ready"),
+            postgresql_where=text("state = 'queued' and ready and concurrency_key is null"),
+        ),
+        Index(
+            "ix_runs_due_keyed",
+            "lane",
+            "workspace_id",
+            "concurrency_key",
+            text("priority desc"),
+            "run_at",
+            postgresql_where=text("state = 'queued' and ready and concurrency_key is not null"),
         ),
         Index("ix_runs_lease", "lease_until", postgresql_where=text("state = 'running'")),
         Index("ix_runs_deadline", "deadline_at", postgresql_where=text(f"deadline_at is not null and {LIVE}")),
@@ -169,3 +180,21 @@ class Approval(Owned, Base):
     decided_by: Mapped[UUID | None]
     decided_at: Mapped[datetime | None]
     reason: Mapped[str | None]
+
+
+class Hold(Owned, Base):
+    """No run of its scope starts: paused (running ones go back to the queue) or draining (they finish)."""
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        CheckConstraint("scope in ('all', 'workspace', 'agent', 'task')", name="scope"),
+        CheckConstraint("mode in ('pause', 'drain')", name="mode"),
+        CheckConstraint("(ref is null) = (scope in ('all', 'workspace'))", name="ref"),
+        UniqueConstraint("workspace_id", "scope", "ref", postgresql_nulls_not_distinct=True),
+    )
+
+    scope: Mapped[str]
+    ref: Mapped[UUID | None]
+    mode: Mapped[str]
+    reason: Mapped[str | None]
+    principal_id: Mapped[UUID | None]

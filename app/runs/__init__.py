@@ -1,6 +1,7 @@
 """Runs: the state machine and the only statements that write a run's state."""
 
 from app.runs.claim import Claim, Due, claim, due
+from app.runs.holds import hold, holds, lift, paused
 from app.runs.insert import Inline, InsertedRun, NewInput, NewRun, insert, steer
 from app.runs.lease import Heartbeat
 from app.runs.moves import (
@@ -50,9 +51,13 @@ __all__ = [
     "due",
     "explain",
     "hand_on",
+    "hold",
+    "holds",
     "insert",
+    "lift",
     "overdue",
     "park",
+    "paused",
     "reason_of",
     "reasons",
     "recover",

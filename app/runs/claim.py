@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.db import Database, Row
 from app.events import EventType, NewEvent, StoredEvent, stored
+from app.runs.holds import HELD
 from app.runs.write import Fenced
 
 
@@ -27,17 +28,54 @@ class Claim:
         return Fenced(self.run_id, self.conversation_id, self.fence, self.write_no)
 
 
+# Which runs: the most urgent of each workspace in turn, those with fewer running runs first, so that a busy workspace
+# can't starve another. Twice as many as wanted, because others may be claiming at the same moment.
+UNKEYED = f"""
+with recursive ws as (
+    (select workspace_id from runs where state = 'queued' and ready and concurrency_key is null and lane = $1
+     order by workspace_id limit 1)
+    union all
+    select (select r.workspace_id from runs r where r.state = 'queued' and r.ready and r.concurrency_key is null
+            and r.lane = $1 and r.workspace_id > ws.workspace_id order by r.workspace_id limit 1)
+    from ws where ws.workspace_id is not null
+), busy as (
+    select workspace_id, count(*) as running from runs where state = 'running' group by workspace_id
+), due as (
+    select d.id, d.priority, d.run_at, coalesce(busy.running, 0)
+        + row_number() over (partition by ws.workspace_id order by d.priority desc, d.run_at, d.id) as turn
+    from ws left join busy on busy.workspace_id = ws.workspace_id cross join lateral (
+        select r.id, r.priority, r.run_at from runs r
+        where r.state = 'queued' and r.ready and r.concurrency_key is null and r.lane = $1
+            and r.workspace_id = ws.workspace_id and r.run_at <= now() and not {HELD}
+        order by r.priority desc, r.run_at, r.id limit $2 * 2) d
+    where ws.workspace_id is not null
+), picked as materialized (
+    select r.id, r.conversation_id
+    from due join runs r on r.id = due.id join heads h on h.conversation_id = r.conversation_id
+    where r.state = 'queued' and r.ready and r.run_at <= now()
+    order by due.turn, due.priority desc, due.run_at, due.id
+    limit $2 for no key update of h, r skip locked
+)"""
+
+# The runs of one concurrency key, as many as its limit leaves. The statement before holds the key's advisory lock, so
+# that two claims never count at once.
+KEYED = f"""
+with room as (
+    select least($2::bigint, min(r.concurrency_limit) - count(*) filter (where r.state = 'running')) as slots
+    from runs r where r.workspace_id = $5 and r.concurrency_key = $6 and r.state in ('queued', 'running')
+), picked as materialized (
+    select r.id, r.conversation_id
+    from runs r join heads h on h.conversation_id = r.conversation_id
+    where r.state = 'queued' and r.ready and r.lane = $1 and r.run_at <= now() and not {HELD}
+        and r.workspace_id = $5 and r.concurrency_key = $6
+    order by r.priority desc, r.run_at, r.id
+    limit greatest(0, (select slots from room)) for no key update of h, r skip locked
+)"""
+
 # Invariant: a run is claimed by the one transaction that holds both its head and its row; SKIP LOCKED never waits, so
 # a claim can't deadlock. `queued and ready` is unique per conversation, so a batch can't conflict with itself.
 # The run's inputs become messages here: it is next in line by now, so their numbers are its own.
-CLAIM = """
-with picked as materialized (
-    select r.id, r.conversation_id
-    from runs r join heads h on h.conversation_id = r.conversation_id
-    where r.state = 'queued' and r.ready and r.lane = $1 and r.run_at <= now()
-    order by r.priority desc, r.run_at, r.id
-    limit $2 for no key update of h, r skip locked
-), said as (
+START = """, said as (
     select i.id, i.run_id, i.body, row_number() over (partition by i.run_id order by i.id) as n
     from inputs i join picked p on p.id = i.run_id where i.consumed_seq is null and i.kind <> 'steer'
 ), counted as (
@@ -81,17 +119,45 @@ from run join head on head.run_id = run.id
 """
 
 
+CLAIM = UNKEYED + START
+CLAIM_KEYED = KEYED + START
+
+KEYS = f"""
+select r.workspace_id, r.concurrency_key from runs r
+where r.state = 'queued' and r.ready and r.concurrency_key is not null and r.lane = $1 and r.run_at <= now()
+    and not {HELD}
+group by r.workspace_id, r.concurrency_key order by max(r.priority) desc, min(r.run_at) limit 50
+"""
+TRY_KEY = "select pg_try_advisory_xact_lock(hashtextextended($1 || ':' || $2, 0))"
+
+
 async def claim(database: Database, *, lane: str, limit: int, owner: str, lease_seconds: float) -> list[Claim]:
     """Claim due runs of a lane, the most urgent first.
 
     Args:
-        database: Its engine pool is used; one statement, one commit.
+        database: Its engine pool is used; one statement, and one more transaction for each concurrency key.
         lane: Which queue.
         limit: At most this many.
         owner: This process, unique per start.
         lease_seconds: How long they are ours unless renewed.
     """
-    rows = await database.fetch(CLAIM, lane, limit, owner, lease_seconds)
+    claims = [_claimed(row) for row in await database.fetch(CLAIM, lane, limit, owner, lease_seconds)]
+    for key in await database.fetch(KEYS, lane) if len(claims) < limit else ():
+        claims += await _claim_key(database, key, lane, limit - len(claims), owner, lease_seconds)
+    return claims
+
+
+async def _claim_key(
+    database: Database, key: Row, lane: str, limit: int, owner: str, lease_seconds: float
+) -> list[Claim]:
+    """Claim within one concurrency key; none while another process is doing so."""
+    workspace_id, name = key["workspace_id"], key["concurrency_key"]
+    if limit <= 0:
+        return []
+    async with database.engine_tx() as connection:
+        if not await connection.fetchval(TRY_KEY, str(workspace_id), name):
+            return []
+        rows = await connection.fetch(CLAIM_KEYED, lane, limit, owner, lease_seconds, workspace_id, name)
     return [_claimed(row) for row in rows]
 
 
