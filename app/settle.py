@@ -3,7 +3,7 @@
 One transaction holds the run's end, its last events, its deliveries, its task's counters and the next run's turn.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -133,15 +133,16 @@ async def settle(
 
 
 def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
-    write = outcome.write
+    """The outcome's write with its last events; the outcome itself stays as it is, for another try."""
+    events = list(outcome.write.events)
     if pauses:
-        write.events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
+        events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
     kind = TERMINAL_EVENT[outcome.state]
     if outcome.state is RunState.COMPLETED:
-        write.events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
+        events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
     else:
-        write.events.append(NewEvent(kind, {"error": outcome.error}))
-    return write
+        events.append(NewEvent(kind, {"error": outcome.error}))
+    return replace(outcome.write, events=events)
 
 
 async def _pass_the_turn(connection: Connection, ended: Ended) -> bool:

@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from app.errors import DatabaseUnavailable, ParleyError, all_errors
+from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
 from app.runs import claim, due, overdue, recover, stranded
-from app.settle import failed
 from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
@@ -25,7 +24,6 @@ CRASH_CAP = 3  # A run that took down this many workers is poison.
 BEAT_SECONDS = 5.0
 DELIVERIES = 10
 GRACE_SECONDS = 5.0
-ERRORS: dict[str, type[ParleyError]] = {kind.code: kind for kind in all_errors()}
 
 
 class Resident:
@@ -128,8 +126,8 @@ class Resident:
                 self._engine.bus.publish(lost.events)
                 self.ring(self._lane)
             for over in await overdue(database, lease_seconds=lease, crash_cap=CRASH_CAP):
-                log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
-                await self._engine.settle(over.run_id, over.conversation_id, failed(ERRORS[over.code]()))
+                if await self._engine.expire(over, crash_cap=CRASH_CAP):
+                    log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
         for conversation_id in await stranded(database):
             self.defects += 1
             log.error("conversation.stranded", conversation_id=str(conversation_id))

@@ -13,6 +13,7 @@ from app.conversations import Accepted, lock
 from app.credentials import Box
 from app.db import Database
 from app.egress import Egress
+from app.errors import ParleyError, all_errors
 from app.events import Bus
 from app.executor.effects import Effects
 from app.executor.execute import Execution, Stop, execute
@@ -20,11 +21,24 @@ from app.messages import Json
 from app.models import new_id
 from app.providers import Providers
 from app.queue import Bell
-from app.runs import Checkpoints, Claim, Fenced, Heartbeat, Inline, hand_on, wish_cancel
+from app.runs import (
+    Checkpoints,
+    Claim,
+    Fenced,
+    Heartbeat,
+    Inline,
+    Overdue,
+    hand_on,
+    patiently,
+    still_overdue,
+    wish_cancel,
+)
 from app.settings import Settings, process_name
-from app.settle import Outcome, Settled, cancelled, settle
+from app.settle import Outcome, Settled, cancelled, failed, settle
 
 LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
+
+ERRORS: dict[str, type[ParleyError]] = {kind.code: kind for kind in all_errors()}
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -112,8 +126,9 @@ class Engine:
         try:
             await execute(self, execution)
         finally:
-            self.heartbeat.drop(claim.run_id)
-            self.running.pop(claim.run_id, None)
+            self.heartbeat.drop(claim.run_id, claim.fence)
+            if self.running.get(claim.run_id) is execution:  # A later claim of the run may be held here by now.
+                del self.running[claim.run_id]
             self.on_free()
 
     async def settle(self, run_id: UUID, conversation_id: UUID, outcome: Outcome, *, who: Fenced | None = None) -> bool:
@@ -126,9 +141,30 @@ class Engine:
             settled = await settle(connection, self.settings, run_id, conversation_id, outcome, who=who)
         if settled is None:
             return False
-        self.bus.forget_text(conversation_id)
         self._tell(settled)
         return True
+
+    async def finish(self, who: Fenced, outcome: Outcome) -> None:
+        """End a run held here; an outage does not lose its answer at once.
+
+        Raises:
+            LeaseLost: when the run is not held any more, or an earlier try had landed.
+            DatabaseUnavailable: when PostgreSQL stays away.
+        """
+        await patiently(lambda: self.settle(who.run_id, who.conversation_id, outcome, who=who))
+
+    async def expire(self, over: Overdue, *, crash_cap: int) -> bool:
+        """Fail a run whose time is over, unless it has moved on since the sweep found it."""
+        lease = self.settings.parley_lease_seconds
+        async with self.database.engine_tx() as connection:
+            await connection.execute(LOCK_HEAD, over.conversation_id)
+            if not await still_overdue(connection, over, lease_seconds=lease, crash_cap=crash_cap):
+                return False
+            outcome = failed(ERRORS[over.code]())
+            settled = await settle(connection, self.settings, over.run_id, over.conversation_id, outcome)
+        if settled:
+            self._tell(settled)
+        return settled is not None
 
     def _tell(self, settled: Settled) -> None:
         self.bus.publish(settled.events)
@@ -164,9 +200,10 @@ class Engine:
         if run_id in self.running:
             self.running[run_id].stop(Stop.CANCEL)
 
-    def _on_lost(self, run_id: UUID) -> None:
-        if run_id in self.running:
-            self.running[run_id].stop(Stop.LOST)
+    def _on_lost(self, run_id: UUID, fence: int) -> None:
+        execution = self.running.get(run_id)
+        if execution and execution.claim.fence == fence:
+            execution.stop(Stop.LOST)
 
     async def drain(self, seconds: float) -> None:
         """Wait for the runs held here to end, at most this long."""

@@ -19,7 +19,7 @@ from app.executor.research import research
 from app.executor.speech import Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import default_model, missing_key
-from app.runs import Claim, release, retry_later
+from app.runs import Claim, Fenced, release, retry_later
 from app.settle import Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Execution:
     ending: bool = False
     messages: Sequence[ModelMessage] = field(default_factory=list[ModelMessage])
 
+    @property
+    def fenced(self) -> Fenced:
+        """Who writes, as of now."""
+        return self.cast.recorder.fenced if self.cast else self.claim.fenced
+
     def stop(self, why: Stop) -> None:
         """Stop at the next await; the first reason counts."""
         if self.why is None and self.task is not None and not self.ending:
@@ -71,7 +76,6 @@ async def execute(engine: "Engine", execution: Execution) -> None:
     """Run a claimed run to its end, its next try, or wherever it was stopped."""
     try:
         outcome = await _work(engine, execution)
-        execution.ending = True
         await _settle(engine, execution, outcome)
     except asyncio.CancelledError:
         await _stopped(engine, execution)
@@ -139,9 +143,8 @@ async def _within_time(cast: Cast) -> Outcome:
 
 
 async def _settle(engine: "Engine", execution: Execution, outcome: Outcome) -> None:
-    claim = execution.claim
-    who = execution.cast.recorder.fenced if execution.cast else claim.fenced
-    await whole(engine.settle(claim.run_id, claim.conversation_id, outcome, who=who))
+    execution.ending = True
+    await whole(engine.finish(execution.fenced, outcome))
 
 
 async def _stopped(engine: "Engine", execution: Execution) -> None:
@@ -153,8 +156,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
         if execution.why is Stop.CANCEL:
             await _settle(engine, execution, _partial(execution))
         else:
-            who = execution.cast.recorder.fenced if execution.cast else execution.claim.fenced
-            engine.bus.publish(await release(engine.database, who, reason="the process that ran it stopped"))
+            reason = "the process that ran it stopped"
+            engine.bus.publish(await release(engine.database, execution.fenced, reason=reason))
             engine.bell.pass_on("default")
     except (LeaseLost, DatabaseUnavailable) as error:
         log.info("run.stopped_without_end", reason=error.detail)
@@ -177,10 +180,9 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
     try:
         if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
             delay = retry_delay(cast.loaded, known)
-            events = await retry_later(
-                engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known)
-            )
-            engine.bus.publish(events)
+            execution.ending = True
+            again = retry_later(engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known))
+            engine.bus.publish(await again)
             return
         write = cast.recorder.last_write(execution.messages) if cast else None
         await _settle(engine, execution, failed(known, write))

@@ -369,6 +369,8 @@ async def whole(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # Whoever waited is gone; the next write meets the same error.
         raise
 
 

@@ -18,7 +18,7 @@ from app.runs.moves import (
 )
 from app.runs.reasons import Standing, explain, reason_of, reasons
 from app.runs.states import TERMINAL_STATES, TRANSITIONS, RunState
-from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
+from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written, patiently
 
 __all__ = [
     "TERMINAL_STATES",
@@ -48,6 +48,7 @@ __all__ = [
     "hand_on",
     "insert",
     "overdue",
+    "patiently",
     "reason_of",
     "reasons",
     "recover",
