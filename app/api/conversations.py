@@ -256,10 +256,14 @@ async def list_conversations(
     page: Annotated[PageOf, paged("conversations")],
     pattern: Annotated[str | None, Query(description="Of this pattern_type.")] = None,
     agent: Annotated[str | None, Query(description="Of this agent, by name.")] = None,
-    state: Annotated[Literal["idle", "queued", "running", "waiting"] | None, Query()] = None,
-    origin: Annotated[str | None, Query(max_length=50)] = None,
-    task_id: Annotated[UUID | None, Query()] = None,
-    user: Annotated[str | None, Query(max_length=200)] = None,
+    state: Annotated[
+        Literal["idle", "queued", "running", "waiting"] | None, Query(description="In this state.")
+    ] = None,
+    origin: Annotated[
+        str | None, Query(max_length=50, description="Begun by this door, such as `api` or `schedule`.")
+    ] = None,
+    task_id: Annotated[UUID | None, Query(description="Of this task.")] = None,
+    user: Annotated[str | None, Query(max_length=200, description="Of this user.")] = None,
     q: Annotated[str | None, Query(max_length=500, description="Words in titles and messages.")] = None,
 ) -> Page[ConversationOut]:
     """Newest first."""
@@ -508,7 +512,9 @@ async def conversation_events(
 
 @router.get("/conversations/{conversation_id}/export", summary="Export a conversation", response_model=None)
 async def export(
-    conversation_id: UUID, caller: Reader, format: Annotated[Literal["json", "markdown"], Query()] = "json"
+    conversation_id: UUID,
+    caller: Reader,
+    format: Annotated[Literal["json", "markdown"], Query(description="How it is written.")] = "json",
 ) -> Any:
     """Every message, as JSON or as Markdown."""
     async with caller.transaction() as session:
