@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -70,9 +70,16 @@ def shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return printable(_local_time(value))
-    if isinstance(value, list) and all(isinstance(each, str) for each in cast("list[Any]", value)):
-        return printable(", ".join(cast("list[str]", value)))
-    return printable(json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, list):
+        return _joined(shown(each) for each in cast("list[Any]", value))
+    if isinstance(value, Mapping):
+        members = cast("Json", value)
+        return _joined(f"{name} {text}" for name, each in members.items() if (text := shown(each)))
+    return printable(str(value))
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(text for text in texts if text)
 
 
 def _local_time(text: str) -> str:
@@ -131,7 +138,7 @@ class Output:
                              min_width=36 if column.whole else None)  # fmt: skip
         for row in rows:
             table.add_row(*(_cell(shown(value_at(row, column.path)), one_line=True) for column in columns))
-        self.console.print(table)
+        self._print(table)
 
     def record(self, value: Json, columns: Sequence[Column] | None = None) -> None:
         """Print one thing: its fields one below the other; empty ones are left out."""
@@ -144,7 +151,15 @@ class Output:
         for field in fields:
             if text := shown(value_at(value, field.path)):
                 table.add_row(field.title, _cell(text))
-        self.console.print(table)
+        self._print(table)
+
+    def _print(self, table: Table) -> None:
+        if sys.stdout.isatty():
+            return self.console.print(table)
+        with self.console.capture() as printed:
+            self.console.print(table)
+        for line in printed.get().splitlines():
+            typer.echo(line.rstrip())
 
     def text(self, text: str, *, end: str = "\n") -> None:
         """Print text as it is, at once, but for what could act on the terminal."""
