@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.developer import openapi_text
 from app.errors import all_errors
 from app.events import EPHEMERAL, EventType
 from app.notifications.registry import CHANNELS
@@ -163,3 +164,8 @@ def test_the_diff_of_a_how_to_applies(path: Path) -> None:
     [diff] = re.findall(r"^```diff\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
     done = subprocess.run([git, "apply", "--check", "-"], input=diff, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_openapi_snapshot_is_the_applications() -> None:
+    """`python3 dev.py openapi > docs/openapi.json` writes it; what changed in it is reviewed with the code."""
+    assert page("openapi.json") == openapi_text(), "run: python3 dev.py openapi > docs/openapi.json"
