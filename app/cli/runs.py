@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Column, shown, value_at
+from app.cli.output import ID, Column, shown, value_at
 from app.cli.session import Session, at, with_server
 from app.cli.watch import Transcript, wait_for
 
@@ -14,12 +14,11 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_
 Wait = Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")]
 
 LIST = [
-    Column("RUN", "id", whole=True),
-    Column("STATE", "state"),
+    Column("RUN", "id", least=ID),
+    Column("STATE", "state", least=9),
+    Column("QUEUED", "queued_at", least=8),
     Column("AGENT", "agent"),
     Column("MODEL", "model"),
-    Column("QUEUED", "queued_at"),
-    Column("FINISHED", "finished_at"),
     Column("REASON", "reason"),
 ]
 STEPS = [

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Column, fail, value_at
+from app.cli.output import ID, Column, fail, value_at
 from app.cli.runs import LIST as RUNS
 from app.cli.runs import Wait
 from app.cli.session import Session, at, with_server
@@ -16,12 +16,11 @@ from app.cli.watch import wait_for
 tasks = typer.Typer(no_args_is_help=True, help="Create, list and start tasks.")
 
 LIST = [
-    Column("TASK", "id", whole=True),
+    Column("TASK", "id", least=ID),
     Column("TYPE", "task_type"),
-    Column("STATE", "state"),
-    Column("ENABLED", "enabled"),
-    Column("SCHEDULE", "schedule_expression"),
-    Column("NEXT", "next_fire_at"),
+    Column("STATE", "state", least=9),
+    Column("ON", "enabled", least=3),
+    Column("NEXT", "next_fire_at", least=8),
     Column("TITLE", "title"),
 ]
 MADE = [

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import parley as command
+from app.embedded import running
 from app.settings import Settings
 from tests.embedded.conftest import home as home_of_its_own
 from tests.embedded.stacks import ROOT, wait_for
@@ -58,6 +59,12 @@ class Parley:
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self(*arguments, "--json", code=code).stdout)
+
+    @property
+    def database_url(self) -> str:
+        run = running(self.folder)
+        assert run
+        return run.database_url
 
     def stop(self) -> None:
         self.up.send_signal(signal.SIGINT)
@@ -149,5 +156,9 @@ def operation(parley: Parley) -> None:
     assert {check["state"] for check in doctor["checks"]} == {"ok"}
     assert "assistant" in parley.in_a_process("agents", "list").stdout
     assert parley.json("agents", "show", "assistant")["name"] == "assistant"
+    parley.environment["DATABASE_URL"] = f"{parley.database_url}_missing"
+    assert "does not exist" in parley("doctor", code=1).stdout
+    assert "does not exist" in parley.in_a_process("migrate", code=1).stderr
+    del parley.environment["DATABASE_URL"]
     assert "already running here" in parley.in_a_process("up", code=1).stdout
     assert "the schema is at" in parley.in_a_process("migrate").stdout
