@@ -78,10 +78,11 @@ def client(server: Server) -> Iterator[Client]:
 def test_a_broken_stream_goes_on_after_the_last_number(server: Server, client: Client) -> None:
     server.streams(("run.started", 3), ("text.delta", None), broken=True)
     server.says(503, {"code": "unavailable"})
+    server.streams(("text.snapshot", None), broken=True)
     server.streams(("message.completed", 4), ("run.completed", 5))
     names = [event.name for event in client.follow(f"/runs/{RUN}/events", after="2")]
-    assert names == ["run.started", "text.delta", "message.completed", "run.completed"]
-    assert [asked[2]["Last-Event-ID"] for asked in server.asked] == ["2", "3", "3"]
+    assert names == ["run.started", "text.delta", "text.snapshot", "message.completed", "run.completed"]
+    assert [asked[2]["Last-Event-ID"] for asked in server.asked] == ["2", "3", "3", "3"]
     assert {asked[2]["Authorization"] for asked in server.asked} == {"Bearer the-key"}
 
 
