@@ -16,7 +16,7 @@ from app.executor.converse import Cast, converse, with_usage
 from app.executor.load import Loaded, load
 from app.executor.recorder import Recorder, whole
 from app.executor.research import research
-from app.executor.speech import Speech
+from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import default_model, missing_key
 from app.runs import Claim, Fenced, release, retry_later
@@ -86,7 +86,8 @@ async def execute(engine: "Engine", execution: Execution) -> None:
     except Exception as error:  # noqa: BLE001 - every failure of a run has an outcome
         await _failed(engine, execution, error)
     finally:
-        engine.bus.forget_text(execution.claim.conversation_id)
+        claim = execution.claim
+        engine.bus.forget_text(claim.conversation_id, claim.run_id, claim.fence)
         if execution.cast:
             execution.cast.speech.close()
 
@@ -108,7 +109,8 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
     doors = Doors(engine.settings, engine.egress, model, engine.effects.notify, engine.effects.schedule)
     toolbox = Toolbox(tools, loaded, doors, recorder)
-    return Cast(loaded, model, recorder, toolbox, Speech(engine.bus, loaded, recorder))
+    speech = Speech(engine.bus, loaded, recorder)
+    return Cast(loaded, Speaking(model, speech), recorder, toolbox, speech)
 
 
 def model_name(engine: "Engine", loaded: Loaded) -> str:
@@ -167,7 +169,7 @@ def _partial(execution: Execution) -> Outcome:
     if execution.cast is None:
         return cancelled(None)
     recorder = execution.cast.recorder
-    write = with_usage(recorder, recorder.interrupted_write(execution.messages))
+    write = with_usage(recorder, recorder.interrupted_write([*execution.messages, *execution.cast.speech.unfinished()]))
     said = [message.text for message in write.messages if message.role == "assistant"]
     return cancelled(None, write, result=said[-1] if said else None)
 
