@@ -21,6 +21,7 @@ from app.api import (
     idempotency,
     keys,
     later,
+    messages,
     openapi,
     operation,
     problems,
@@ -54,6 +55,7 @@ FORGET_SECONDS = 3600.0
 ROUTERS = (
     health.router,
     conversations.router,
+    messages.router,
     runs.router,
     webhooks.router,
     tasks.router,
