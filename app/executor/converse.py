@@ -45,7 +45,6 @@ async def converse(cast: Cast) -> Outcome:
     result = await agent.run(
         None,
         message_history=history,
-        event_stream_handler=cast.speech.hear,
         usage=usage_so_far(cast.recorder),
         usage_limits=limits_of(cast.loaded),
     )

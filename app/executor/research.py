@@ -171,7 +171,6 @@ async def _turn(cast: Cast, phase: Phase, messages: list[ModelMessage]) -> tuple
     result = await agent.run(
         None,
         message_history=messages,
-        event_stream_handler=cast.speech.hear,
         usage=usage_so_far(cast.recorder),
         usage_limits=limits_of(cast.loaded),
     )
