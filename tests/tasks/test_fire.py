@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -296,7 +297,9 @@ async def test_the_prompt_knows_its_fire_and_the_last_outcome(desk: Desk) -> Non
     await _again(desk, task_id)
     await desk.fire()
     first, second = [await desk.input_of(run["id"]) for run in await desk.runs(task_id)]
-    assert first["text"].startswith(f"It is {due.astimezone(_berlin()).isoformat()} in Europe/Berlin. Last: ")
+    assert first["text"].startswith(
+        f"It is {due.astimezone(ZoneInfo('Europe/Berlin')).isoformat(timespec='seconds')} in Europe/Berlin. Last: "
+    )
     assert second["text"].endswith("Last: completed All quiet.")
     (data, _) = second["message"]["parts"][0]["content"]
     assert data["tag"] == "fire"
@@ -304,12 +307,6 @@ async def test_the_prompt_knows_its_fire_and_the_last_outcome(desk: Desk) -> Non
     assert data["value"]["previous"]["result"] == "All quiet."
     assert data["value"]["context_data"] == {"team": "ops"}
     assert first["message"]["parts"][0]["content"][0]["value"]["previous"] is None
-
-
-def _berlin() -> object:
-    from zoneinfo import ZoneInfo
-
-    return ZoneInfo("Europe/Berlin")
 
 
 async def test_jitter_delays_the_run_not_the_fire(desk: Desk) -> None:
