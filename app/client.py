@@ -166,7 +166,8 @@ class Client:
                     response.read()
                     _refuse(response)
                 for sent in EventSource(response).iter_sse():
-                    yield Event(sent.event, json.loads(sent.data or "{}"), sent.id or None)
+                    if sent.data:  # A heartbeat comes out of the decoder as an event without data.
+                        yield Event(sent.event, json.loads(sent.data), sent.id or None)
         except httpx.TransportError as error:
             raise _unreachable(self.url, error) from error
         except (SSEError, ValueError) as error:

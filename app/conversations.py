@@ -19,7 +19,7 @@ from app.errors import (
     UseFork,
 )
 from app.events import StoredEvent
-from app.messages import Json, prompt
+from app.messages import Json, prompt, reworded
 from app.models import new_id
 from app.patterns import PATTERNS, Context, Pattern
 from app.runs import (
@@ -88,6 +88,7 @@ class Turn:
 
     Attributes:
         text: What is said; None goes on from where the history ends.
+        said: An input as it was stored once, to say it again; stands instead of text and context.
         context: Data handed to the model with it, under the pattern's element.
         run: Everything about the run but its ids and input.
         on_message: Overrides the conversation's policy.
@@ -95,6 +96,7 @@ class Turn:
     """
 
     text: str | None
+    said: Json | None = None
     context: Json | None = None
     on_message: str | None = None
     principal_id: UUID | None = None
@@ -233,14 +235,18 @@ async def reply(
             return await _steer(connection, head, conversation_id, turn)
         if policy == "interrupt":
             events, cancelling = await _interrupt(connection, settings, conversation_id)
+            head = await lock(connection, workspace_id, conversation_id)  # Fewer runs may be open by now.
     run = _new_run(head, conversation_id, turn)
-    inserted = await insert(connection, run, inline=None if head["open_runs"] or head["held"] else inline, behind=head["open_runs"])
+    inserted = await insert(
+        connection, run, inline=None if head["open_runs"] or head["held"] else inline, behind=head["open_runs"]
+    )
     await _remember(connection, head, conversation_id, turn)
     return _accepted(run, inserted, events, cancelling)
 
 
 def _new_run(head: Row, conversation_id: UUID, turn: Turn) -> NewRun:
-    said = None if turn.text is None else NewInput(_body(head, turn), source=turn.source, source_id=turn.source_id)
+    body = turn.said or (None if turn.text is None else _body(head, turn))
+    said = NewInput(body, source=turn.source, source_id=turn.source_id) if body else None
     return NewRun(
         conversation_id=conversation_id,
         workspace_id=head["workspace_id"],
@@ -295,7 +301,7 @@ update conversations set updated_at = now(), title = $2, context_data = coalesce
 
 async def _remember(connection: Connection, head: Row, conversation_id: UUID, turn: Turn) -> None:
     """The first message gives the title; a message's app state becomes the conversation's."""
-    title = head["title"] or title_of(turn.text or "")
+    title = head["title"] or title_of(turn.text or (turn.said or {}).get("text", ""))
     state = turn.context if PATTERNS[head["pattern_type"]].context == "state" else None
     if title != head["title"] or state is not None:
         await connection.execute(REMEMBER, conversation_id, title, state)
@@ -358,12 +364,15 @@ async def _stops_midway(connection: Connection, conversation_id: UUID, message_s
 RUN = """
 select r.id, r.conversation_id, r.number, r.state, r.task_id, r.priority, r.timeout_seconds, r.retry, r.output_schema,
     r.pins, r.agent_version, h.run_no, i.body, i.consumed_seq,
-    (select min(seq) from messages m where m.conversation_id = r.conversation_id and m.run_id = r.id) as first_seq
+    coalesce((select min(m.seq) - 1 from messages m join runs o on o.id = m.run_id
+        where m.conversation_id = r.conversation_id and o.conversation_id = r.conversation_id
+        and o.number >= r.number), h.message_seq) as before_seq
 from runs r join heads h on h.conversation_id = r.conversation_id
 left join lateral (select body, consumed_seq from inputs where run_id = r.id and kind <> 'steer' order by id limit 1) i
     on true
-where r.id = $1 and r.workspace_id = $2
+where r.id = $1
 """
+CONVERSATION_OF = "select conversation_id from runs where id = $1 and workspace_id = $2"
 
 
 async def retry(
@@ -395,9 +404,12 @@ async def retry(
         NotFinished: it has not ended.
         UseFork: `failed_step` of a run that is not the conversation's latest.
     """
-    row = await connection.fetchrow(RUN, run_id, workspace_id)
-    if row is None:
+    conversation_id = await connection.fetchval(CONVERSATION_OF, run_id, workspace_id)
+    if conversation_id is None:
         raise NotFound(f"there is no run {run_id}")
+    await lock(connection, workspace_id, conversation_id)
+    row = await connection.fetchrow(RUN, run_id)
+    assert row is not None
     if row["state"] not in TERMINAL_STATES:
         raise NotFinished(f"the run is {row['state']}; cancel it first or wait")
     if origin == "failed_step":
@@ -407,14 +419,13 @@ async def retry(
             raise UseFork
     columns = ("task_id", "priority", "timeout_seconds", "retry", "output_schema", "pins", "agent_version")
     keep = {name: row[name] for name in columns} | {"retry_of": run_id}
-    said = text or (row["body"]["text"] if row["body"] else None)
+    said = reworded(row["body"], text) if row["body"] and text else row["body"]
     if origin == "failed_step" and row["consumed_seq"] is not None:
-        said = None
-    turn = Turn(said, principal_id=principal_id, run=keep, run_id=new_run_id or new_id())
+        text, said = None, None
+    turn = Turn(text, said, principal_id=principal_id, run=keep, run_id=new_run_id or new_id())
     if origin == "fork":
-        before = (row["first_seq"] or 1) - 1
-        return await fork(connection, settings, workspace_id, row["conversation_id"], before, turn)
-    return await reply(connection, settings, workspace_id, row["conversation_id"], turn)
+        return await fork(connection, settings, workspace_id, conversation_id, row["before_seq"], turn)
+    return await reply(connection, settings, workspace_id, conversation_id, turn)
 
 
 COPY_CONVERSATION = """

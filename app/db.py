@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from app.errors import DatabaseUnavailable
+from app.errors import ConfigurationError, DatabaseUnavailable
 from app.settings import Settings
 
 asyncpg = cast(Any, untyped_asyncpg)
@@ -45,6 +45,11 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.ReadOnlySQLTransactionError,
+)
+# What says that DATABASE_URL is wrong: trying again does not help.
+REFUSED: tuple[type[BaseException], ...] = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
 )
 # A unique constraint spoke: for callers above, which may not import asyncpg.
 UniqueViolation: type[Exception] = asyncpg.UniqueViolationError
@@ -111,6 +116,7 @@ class Database:
             name: Shown by PostgreSQL as `application_name`.
 
         Raises:
+            ConfigurationError: when PostgreSQL refuses the DSN's user or database.
             DatabaseUnavailable: when PostgreSQL can't be reached.
         """
         dsn = settings.dsn()
@@ -129,6 +135,8 @@ class Database:
             has_net = await pool.fetchval(
                 "select exists (select from pg_roles where rolname = $1 and pg_has_role(oid, 'member'))", TENANT_ROLE
             )
+        except REFUSED as error:
+            raise ConfigurationError(f"PostgreSQL refuses DATABASE_URL: {error}", field="DATABASE_URL") from error
         except UNAVAILABLE as error:
             raise DatabaseUnavailable(f"PostgreSQL can't be reached: {error}", retry_after=2) from error
         engine = create_async_engine(

@@ -19,14 +19,18 @@ from app.api import (
     conversations,
     deliveries,
     health,
+    holds,
     idempotency,
     keys,
     later,
+    messages,
     openapi,
     operation,
     problems,
     runs,
+    tasks,
     tools,
+    webhooks,
 )
 from app.api.access import Edge
 from app.api.edge import BodyLimit, LocalOnly, Observed, PathPrefix
@@ -36,6 +40,7 @@ from app.embedded.attach import with_running_servers
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.identity import LastUse
+from app.providers import default_model
 from app.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -52,8 +57,12 @@ FORGET_SECONDS = 3600.0
 ROUTERS = (
     health.router,
     conversations.router,
+    messages.router,
     runs.router,
     approvals.router,
+    holds.router,
+    webhooks.router,
+    tasks.router,
     deliveries.router,
     agents.router,
     tools.router,
@@ -66,9 +75,10 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is connected before its lifespan begins.
 
     Raises:
-        ConfigurationError: when the settings would open the server to others without authentication.
+        ConfigurationError: when the settings would open the server to others without authentication, or name no model.
     """
     auth_on = settings.auth_on
+    default_model(settings)  # A wrong DEFAULT_MODEL is told at the start, not by the first run.
     metrics = Metrics()
     app = FastAPIOffline(title="Parley", version=__version__, description=DESCRIPTION, lifespan=_lifespan)
     app.state.settings = settings

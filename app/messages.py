@@ -68,6 +68,14 @@ def prompt(text: str, *, tag: str | None = None, value: Any = None, description:
     return {"parts": [{"content": content, "part_kind": "user-prompt"}], "kind": "request"}
 
 
+def reworded(said: Json, text: str) -> Json:
+    """A stored input with another text; the data that was sent along stays."""
+    part = said["message"]["parts"][0]
+    content = part["content"]
+    changed = text if isinstance(content, str) else [*content[:-1], text]
+    return {**said, "text": text, "message": {**said["message"], "parts": [{**part, "content": changed}]}}
+
+
 def structured(tag: str, value: Any, description: str | None = None) -> Json:
     """A structured value of a prompt, rendered once the way the library renders it."""
     dumped = json.dumps(value, ensure_ascii=False, separators=(",", ":"))

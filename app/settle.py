@@ -3,7 +3,7 @@
 One transaction holds the run's end, its last events, its deliveries, its task's counters and the next run's turn.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -70,8 +70,7 @@ def error_of(error: ParleyError) -> Json:
 # The head is locked in a statement of its own, before anything is decided; the rest is read for the notification.
 LOCK = """
 select r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
-    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, t.consecutive_failures, t.enabled,
-    p.email
+    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email
 from heads h join runs r on r.conversation_id = h.conversation_id and r.id = $2
 join conversations c on c.id = h.conversation_id join agents a on a.id = c.agent_id
 left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
@@ -109,7 +108,7 @@ async def settle(
     about = await connection.fetchrow(LOCK, conversation_id, run_id)
     if about is None:
         return None
-    pauses = _pauses(about, outcome)
+    pauses = await _pauses(connection, run_id, about, outcome)
     write = _with_terminal_event(outcome, pauses=pauses)
     ended = await end(
         connection,
@@ -138,15 +137,16 @@ async def settle(
 
 
 def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
-    write = outcome.write
+    """The outcome's write with its last events; the outcome itself stays as it is, for another try."""
+    events = list(outcome.write.events)
     if pauses:
-        write.events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
+        events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
     kind = TERMINAL_EVENT[outcome.state]
     if outcome.state is RunState.COMPLETED:
-        write.events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
+        events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
     else:
-        write.events.append(NewEvent(kind, {"error": outcome.error}))
-    return write
+        events.append(NewEvent(kind, {"error": outcome.error}))
+    return replace(outcome.write, events=events)
 
 
 WITHDRAW = "update approvals set state = 'cancelled', decided_at = now() where run_id = $1 and state = 'pending'"
@@ -179,11 +179,18 @@ where id = $1 and ($2 or consecutive_failures > 0)
 """
 
 
-def _pauses(about: Row, outcome: Outcome) -> bool:
+# Two failures at once must not both, or neither, be the one that pauses: the count is read under the task's lock.
+LOCK_RUN = "select from runs where id = $1 for no key update"
+LOCK_TASK = "select consecutive_failures, enabled from tasks where id = $1 for no key update"
+
+
+async def _pauses(connection: Connection, run_id: UUID, about: Row, outcome: Outcome) -> bool:
     limit = about["auto_pause_after"]
-    return bool(
-        limit and about["enabled"] and outcome.state is RunState.FAILED and about["consecutive_failures"] + 1 >= limit
-    )
+    if not limit or outcome.state is not RunState.FAILED:
+        return False
+    await connection.execute(LOCK_RUN, run_id)
+    task = await connection.fetchrow(LOCK_TASK, about["task_id"])
+    return bool(task and task["enabled"] and task["consecutive_failures"] + 1 >= limit)
 
 
 async def _count(connection: Connection, task_id: UUID, state: RunState, *, pauses: bool) -> None:

@@ -10,6 +10,10 @@ from typing import TypeVar
 
 import pytest
 
+from app.notifications.registry import CHANNELS
+from app.patterns import PATTERNS
+from app.tools import BUILT_IN
+
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T", bound=ast.AST)
 LINES = 500
@@ -39,16 +43,21 @@ def inside(module: str, *packages: str) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 
 
-def importers(package: str) -> set[str]:
-    """The modules that import a package or anything in it."""
-    plain = {module for module, node in nodes(ast.Import) for alias in node.names if inside(alias.name, package)}
-    named = {
-        module
+# Every import as (module, what it imports); `from a import b` may mean the module a.b.
+IMPORTS = [
+    *((module, alias.name) for module, node in nodes(ast.Import) for alias in node.names),
+    *(
+        (module, name)
         for module, node in nodes(ast.ImportFrom)
         for alias in node.names
-        if inside(node.module or "", package) or inside(f"{node.module}.{alias.name}", package)
-    }
-    return plain | named
+        for name in (node.module or "", f"{node.module}.{alias.name}")
+    ),
+]
+
+
+def importers(package: str) -> set[str]:
+    """The modules that import a package or anything in it."""
+    return {module for module, name in IMPORTS if inside(name, package)}
 
 
 def strings() -> Iterator[tuple[str, str]]:
@@ -113,7 +122,7 @@ def test_only_the_database_module_commits() -> None:
         ("starlette", ("app.api", "app.web", "app.main")),
         ("sse_starlette", ("app.api",)),
         ("cronsim", ("app.cron",)),
-        ("aiosmtplib", ("app.notifications.email",)),
+        ("aiosmtplib", ("app.notifications.email", "app.cli.checks")),
         ("pydantic_monty", ("app.sandbox",)),
         ("pydantic_settings", ("app.settings",)),
         ("typer", ("app.cli",)),
@@ -145,8 +154,6 @@ def test_http_exceptions_stay_at_the_edge() -> None:
 
 
 def test_nothing_branches_on_the_name_of_a_pattern() -> None:
-    from app.patterns import PATTERNS
-
     compared = {
         (module, ast.unparse(node))
         for module, node in nodes(ast.Compare)
@@ -157,6 +164,21 @@ def test_nothing_branches_on_the_name_of_a_pattern() -> None:
         and re.search(r"pattern(_type)?(\.name)?\b(?!\.plan)", ast.unparse(node))
     }
     assert compared == set()
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {f"app.tools.{name}" for name in BUILT_IN},
+        {channel.__module__ for channel in CHANNELS.values()},
+    ],
+    ids=["tools", "channels"],
+)
+def test_no_entry_of_a_registry_imports_another(entries: set[str]) -> None:
+    assert entries <= set(TREES)
+    assert {
+        (module, other) for module in entries for other in entries - {module} if module in importers(other)
+    } == set()
 
 
 # --- where things live ------------------------------------------------------------------------------

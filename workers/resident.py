@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from app import approvals
-from app.errors import DatabaseUnavailable, ParleyError, all_errors
+from app.errors import DatabaseUnavailable
 from app.executor import Engine
+from app.executor.engine import GRACE_SECONDS
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
 from app.runs import claim, due, overdue, recover, stranded
-from app.settle import failed
 from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
@@ -25,8 +25,6 @@ log = structlog.stdlib.get_logger(__name__)
 CRASH_CAP = 3  # A run that took down this many workers is poison.
 BEAT_SECONDS = 5.0
 DELIVERIES = 10
-GRACE_SECONDS = 5.0
-ERRORS: dict[str, type[ParleyError]] = {kind.code: kind for kind in all_errors()}
 
 
 class Resident:
@@ -52,11 +50,11 @@ class Resident:
         self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
 
     async def stop(self) -> None:
-        """Stop claiming, let runs finish for a moment, give the rest back."""
+        """Stop claiming, let runs come to a step boundary, give the rest back."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._engine.drain(GRACE_SECONDS)
+        await self._engine.make_room(GRACE_SECONDS)
         await self._engine.release_all()
         with contextlib.suppress(DatabaseUnavailable):
             await leave(self._engine.database, self._engine.owner)
@@ -129,10 +127,10 @@ class Resident:
                 self._engine.bus.publish(lost.events)
                 self.ring(self._lane)
             for over in await overdue(database, lease_seconds=lease, crash_cap=CRASH_CAP):
-                log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
-                await self._engine.settle(over.run_id, over.conversation_id, failed(ERRORS[over.code]()))
+                if await self._engine.expire(over, crash_cap=CRASH_CAP):
+                    log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
         for question in await approvals.expired(database):
-            await self._engine.expire(question)
+            await self._engine.close_question(question)
         for conversation_id in await stranded(database):
             self.defects += 1
             log.error("conversation.stranded", conversation_id=str(conversation_id))

@@ -129,7 +129,7 @@ async def _read(request: Request) -> AgentSpec:
     try:
         return AgentSpec.model_validate(values)
     except ValidationError as error:
-        raise misfit(error) from error
+        raise misfit(error, AgentSpec.model_fields) from error
 
 
 async def _create(spec: AgentSpec, caller: Caller, key: Idempotent, response: Response, action: str) -> AgentOut:

@@ -1,6 +1,5 @@
-"""Conversations: beginning one, talking, reading, watching, forking, exporting."""
+"""Conversations: beginning one, reading, watching, forking, exporting."""
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,10 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import approvals, audit, conversations
-from app.agents import check_schema
+from app import audit, conversations
 from app.api.access import Caller, may
-from app.api.answers import ANSWERS, Answer, MessageOut, Prefer, Usage, answer_to, made_before
+from app.api.answers import MessageOut, Usage
 from app.api.idempotency import Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.streams import STREAM_RESPONSES, After, EventLimit, LastEventId, cursor_of, event_page, sse, wants_json
@@ -22,9 +20,8 @@ from app.conversations import Accepted, NewConversation, Turn
 from app.db import Connection
 from app.errors import Conflict, InvalidRequest, NotAvailable, NotFound
 from app.messages import Json
-from app.models import Agent, Conversation, Head, Input, Message, Run, new_id
+from app.models import Agent, Conversation, Head, Message, new_id
 from app.patterns import PATTERNS, pattern_named
-from app.runs import TERMINAL_STATES
 
 router = resource("conversations")
 
@@ -60,36 +57,6 @@ class ChangeBody(BaseModel):
     user: str | None = Field(default=None, max_length=200)
     context_data: Json | None = None
     on_message: Policy | None = None
-
-
-class MessageFields(BaseModel):
-    """What a message may carry beside its text."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    stream: bool = Field(False, description="Answer with a stream of the run's events.")
-    background: bool = Field(False, description="Run in a worker; answer 202 at once.")
-    context_data: Json | None = Field(default=None, description="The app's state as of this message, for a sidekick.")
-    on_message: Policy | None = Field(default=None, description="Overrides the conversation's policy.")
-    output_schema: Json | None = Field(default=None, description="JSON schema of the output, of type object.")
-    budget: Json | None = Field(default=None, description="Not offered yet.")
-    attachments: list[str] | None = Field(default=None, description="Not offered yet.")
-
-
-class MessageBody(MessageFields):
-    """A message to a conversation."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"message": "What is the capital of France?", "stream": False}]}
-    )
-
-    message: str = Field(min_length=1, max_length=200_000)
-
-
-class ContinueBody(MessageFields):
-    """Goes on, with a message or without."""
-
-    message: str | None = Field(default=None, min_length=1, max_length=200_000)
 
 
 class ForkBody(BaseModel):
@@ -134,22 +101,6 @@ class ForkOut(ConversationOut):
     """A copy, and the run that answers the message it was made with."""
 
     run_id: UUID | None = None
-
-
-class PendingOut(BaseModel):
-    """A message that waits for its run."""
-
-    id: UUID
-    run_id: UUID
-    kind: str
-    text: str
-    created_at: datetime
-
-
-class MessagesOut(Page[MessageOut]):
-    """A page of messages, oldest first, and what waits to become one."""
-
-    pending: list[PendingOut]
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -256,10 +207,14 @@ async def list_conversations(
     page: Annotated[PageOf, paged("conversations")],
     pattern: Annotated[str | None, Query(description="Of this pattern_type.")] = None,
     agent: Annotated[str | None, Query(description="Of this agent, by name.")] = None,
-    state: Annotated[Literal["idle", "queued", "running", "waiting"] | None, Query()] = None,
-    origin: Annotated[str | None, Query(max_length=50)] = None,
-    task_id: Annotated[UUID | None, Query()] = None,
-    user: Annotated[str | None, Query(max_length=200)] = None,
+    state: Annotated[
+        Literal["idle", "queued", "running", "waiting"] | None, Query(description="In this state.")
+    ] = None,
+    origin: Annotated[
+        str | None, Query(max_length=50, description="Begun by this door, such as `api` or `schedule`.")
+    ] = None,
+    task_id: Annotated[UUID | None, Query(description="Of this task.")] = None,
+    user: Annotated[str | None, Query(max_length=200, description="Of this user.")] = None,
     q: Annotated[str | None, Query(max_length=500, description="Words in titles and messages.")] = None,
 ) -> Page[ConversationOut]:
     """Newest first."""
@@ -327,76 +282,6 @@ async def remove(conversation_id: UUID, caller: Writer) -> None:
         audit.record(session, caller.entry("conversation.delete", "conversation", conversation_id))
 
 
-# --- talking ----------------------------------------------------------------------------------------
-
-
-@router.post(
-    "/conversations/{conversation_id}/messages", summary="Say something", response_model=Answer, responses=ANSWERS
-)
-async def say(
-    conversation_id: UUID,
-    body: MessageBody,
-    response: Response,
-    caller: Writer,
-    key: Idempotent,
-    prefer: Prefer = None,
-) -> Any:
-    """200 with the reply, 202 when it parks, backs off or takes longer than asked, or a stream of its events."""
-    turn = turn_of(caller, body.message, body)
-    return await _accept(conversation_id, approvals.answer_or_reply, turn, body, response, caller, key, prefer)
-
-
-@router.post("/conversations/{conversation_id}/continue", summary="Go on", response_model=Answer, responses=ANSWERS)
-async def go_on(
-    conversation_id: UUID,
-    body: ContinueBody,
-    response: Response,
-    caller: Writer,
-    key: Idempotent,
-    prefer: Prefer = None,
-) -> Any:
-    """With a message; without one from the last checkpoint, or by saying "Continue."."""
-    turn = turn_of(caller, body.message, body)
-    return await _accept(conversation_id, conversations.carry_on, turn, body, response, caller, key, prefer)
-
-
-async def _accept(
-    conversation_id: UUID,
-    take: Callable[..., Awaitable[Accepted]],
-    turn: Turn,
-    body: MessageFields,
-    response: Response,
-    caller: Caller,
-    key: Idempotent,
-    prefer: str | None,
-) -> Any:
-    inline = None if body.background else caller.engine.inline
-    async with caller.database.engine_tx() as connection:
-        repeat = await key.claim(connection, caller, "run", turn.run_id)
-        if repeat:
-            accepted = await made_before(connection, repeat)
-        else:
-            accepted = await take(
-                connection, caller.settings, caller.workspace_id, conversation_id, turn, inline=inline
-            )
-    caller.engine.welcome(accepted)
-    return await answer_to(caller, response, accepted, stream=body.stream, background=body.background, prefer=prefer)
-
-
-def turn_of(caller: Caller, text: str | None, body: MessageFields) -> Turn:
-    """A message body as the turn it asks for."""
-    refuse_later(body)
-    check_context(body.context_data)
-    check_schema(body.output_schema, "output_schema")
-    return Turn(
-        text,
-        context=body.context_data,
-        on_message=body.on_message,
-        principal_id=caller.principal.id,
-        run={"output_schema": body.output_schema, "detached": body.background},
-    )
-
-
 def refuse_later(body: BaseModel) -> None:
     """Refuse by name what a later version brings.
 
@@ -448,39 +333,7 @@ async def _fork(
     )
 
 
-# --- messages, events, export -----------------------------------------------------------------------
-
-
-@router.get("/conversations/{conversation_id}/messages", summary="Read the messages")
-async def list_messages(
-    conversation_id: UUID, caller: Reader, page: Annotated[PageOf, paged("messages")]
-) -> MessagesOut:
-    """Oldest first, with `pending`: accepted messages whose run has not taken them in yet."""
-    query = select(Message).where(Message.conversation_id == conversation_id).order_by(Message.seq)
-    query = query.where(Message.seq > page.number) if page.number else query
-    async with caller.transaction() as session:
-        await find(session, caller.workspace_id, conversation_id)
-        rows = list(await session.scalars(query.limit(page.fetch)))
-        pending = await _pending(session, conversation_id)
-    cut = page.cut(rows, lambda row: MessageOut.of(vars(row), conversation_id), lambda row: row.seq)
-    return MessagesOut(items=cut.items, next_cursor=cut.next_cursor, pending=pending)
-
-
-async def _pending(session: AsyncSession, conversation_id: UUID) -> list[PendingOut]:
-    query = (
-        select(Input)
-        .join(Run, Run.id == Input.run_id)
-        .where(
-            Input.conversation_id == conversation_id,
-            Input.consumed_seq.is_(None),
-            Run.state.not_in([str(state) for state in TERMINAL_STATES]),
-        )
-        .order_by(Input.id)
-    )
-    return [
-        PendingOut(id=row.id, run_id=row.run_id, kind=row.kind, text=row.body["text"], created_at=row.created_at)
-        for row in await session.scalars(query)
-    ]
+# --- events, export ---------------------------------------------------------------------------------
 
 
 @router.get(
@@ -508,7 +361,9 @@ async def conversation_events(
 
 @router.get("/conversations/{conversation_id}/export", summary="Export a conversation", response_model=None)
 async def export(
-    conversation_id: UUID, caller: Reader, format: Annotated[Literal["json", "markdown"], Query()] = "json"
+    conversation_id: UUID,
+    caller: Reader,
+    format: Annotated[Literal["json", "markdown"], Query(description="How it is written.")] = "json",
 ) -> Any:
     """Every message, as JSON or as Markdown."""
     async with caller.transaction() as session:

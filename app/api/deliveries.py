@@ -68,10 +68,10 @@ async def find(session: AsyncSession, workspace_id: UUID, delivery_id: UUID) -> 
 async def list_deliveries(
     caller: Reader,
     page: Annotated[PageOf, paged("deliveries")],
-    state: Annotated[State | None, Query()] = None,
-    channel: Annotated[str | None, Query(max_length=50)] = None,
-    task_id: Annotated[UUID | None, Query()] = None,
-    run_id: Annotated[UUID | None, Query()] = None,
+    state: Annotated[State | None, Query(description="In this state.")] = None,
+    channel: Annotated[str | None, Query(max_length=50, description="By this channel, such as `email`.")] = None,
+    task_id: Annotated[UUID | None, Query(description="Of this task.")] = None,
+    run_id: Annotated[UUID | None, Query(description="Of this run.")] = None,
 ) -> Page[DeliveryOut]:
     """Newest first."""
     query = select(Delivery).where(Delivery.workspace_id == caller.workspace_id)

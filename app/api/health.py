@@ -16,7 +16,7 @@ from app.redis import connect, ping
 router = APIRouter(tags=["health"])
 
 # The migration this code needs.
-SCHEMA = "0001"
+SCHEMA = "0002"
 
 
 class Health(BaseModel):

@@ -1,8 +1,8 @@
 """Problem documents (RFC 9457): how every error leaves the server."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast, get_args
 
 import structlog
 from fastapi import FastAPI, Request
@@ -26,35 +26,42 @@ from app.errors import (
 MEDIA_TYPE = "application/problem+json"
 SHOWN_ERRORS = 20
 
-# What people call our fields elsewhere.
-SYNONYMS = {
-    "agent_id": "agent",
-    "agent_name": "agent",
-    "args": "arguments",
-    "callback": "callback_url",
-    "content": "message",
-    "context": "context_data",
-    "cron": "schedule_expression",
-    "email": "email_address",
-    "input_text": "message",
-    "instruction": "instructions",
-    "llm": "model",
-    "model_name": "model",
-    "notifications": "notification_config",
-    "notify": "notification_config",
-    "parameters_schema": "parameters",
-    "pattern": "pattern_type",
-    "schedule": "schedule_expression",
-    "slack_url": "slack_webhook_url",
-    "system_prompt": "instructions",
-    "systemPrompt": "instructions",
-    "temperature": "model_settings",
-    "text": "message",
-    "tool_name": "tool",
-    "type": "task_type",
-    "tz": "timezone",
-    "user_id": "user",
-    "webhook_url": "callback_url",
+# What people call our fields elsewhere; the first that the body has is offered.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "agent_id": ("agent",),
+    "agent_name": ("agent",),
+    "args": ("arguments",),
+    "callback": ("callback_url",),
+    "content": ("message",),
+    "context": ("context_data",),
+    "cron": ("schedule_expression",),
+    "email": ("email_address",),
+    "expression": ("schedule_expression",),
+    "input": ("message", "arguments", "prompt"),
+    "instruction": ("instructions",),
+    "llm": ("model",),
+    "max_tokens": ("model_settings",),
+    "message": ("prompt",),
+    "model_name": ("model",),
+    "notification": ("notification_config",),
+    "notifications": ("notification_config",),
+    "notify": ("notification_config",),
+    "params": ("arguments",),
+    "pattern": ("pattern_type",),
+    "prompt": ("message", "instructions"),
+    "schedule": ("schedule_expression",),
+    "slack_url": ("slack_webhook_url",),
+    "system": ("instructions",),
+    "systemPrompt": ("instructions",),
+    "system_prompt": ("instructions",),
+    "temperature": ("model_settings",),
+    "text": ("message", "prompt"),
+    "tool_name": ("tool", "name"),
+    "trigger": ("trigger_config",),
+    "type": ("task_type", "pattern_type", "kind"),
+    "tz": ("timezone",),
+    "user_id": ("user",),
+    "webhook_url": ("callback_url", "slack_webhook_url"),
 }
 
 
@@ -139,15 +146,20 @@ def _headers(error: ParleyError) -> dict[str, str]:
 # --- shapes that do not fit -----------------------------------------------------------------------
 
 
-def misfit(error: ValidationError | RequestValidationError) -> ParleyError:
-    """A failed validation as one error that names the fields."""
+def misfit(error: ValidationError | RequestValidationError, declared: Collection[str] = ()) -> ParleyError:
+    """A failed validation as one error that names the fields.
+
+    Args:
+        error: What did not fit.
+        declared: The fields there are, to offer the right one for a synonym.
+    """
     found = cast("Sequence[dict[str, Any]]", error.errors())
     first = found[0]
     if first["loc"][:1] == ("path",):
         return NotFound("there is nothing with that id")
     if first["type"] == "json_invalid":
         return MalformedBody("the body is not JSON")
-    problems = [(_field(each), _said(each)) for each in found[:SHOWN_ERRORS]]
+    problems = [(_field(each), _said(each, declared)) for each in found[:SHOWN_ERRORS]]
     unknown = next(
         (index for index, each in enumerate(found[:SHOWN_ERRORS]) if each["type"] == "extra_forbidden"), None
     )
@@ -163,10 +175,10 @@ def _field(error: Mapping[str, Any]) -> str:
     return ".".join(str(part) for part in inner) or "body"
 
 
-def _said(error: Mapping[str, Any]) -> str:
+def _said(error: Mapping[str, Any], declared: Collection[str]) -> str:
     name = str(error["loc"][-1]) if error["loc"] else "body"
     if error["type"] == "extra_forbidden":
-        right = SYNONYMS.get(name)
+        right = next((each for each in SYNONYMS.get(name, ()) if each in declared), None)
         return f"there is no field {name!r} here" + (f": use {right}" if right else "")
     if error["type"] == "missing":
         return "is required"
@@ -196,7 +208,21 @@ async def _on_parley_error(request: Request, error: Exception) -> Response:
 
 async def _on_misfit(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return answer(request, misfit(error))
+    return answer(request, misfit(error, _declared(request.scope.get("route"))))
+
+
+def _declared(route: Any) -> Collection[str]:
+    """The names of the fields in the body of a route, those of the models inside included."""
+    body = getattr(getattr(route, "body_field", None), "field_info", None)
+    return fields_of(getattr(body, "annotation", None))
+
+
+def fields_of(kind: Any) -> set[str]:
+    """The names of a model's fields, those of the models inside included."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        fields = kind.model_fields
+        return set(fields).union(*(fields_of(field.annotation) for field in fields.values()))
+    return set[str]().union(*(fields_of(each) for each in get_args(kind)))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -218,9 +218,9 @@ async def _start(connection: Connection, caller: Caller, body: NewRunBody, turn:
 async def list_runs(
     caller: Reader,
     page: Annotated[PageOf, paged("runs")],
-    state: Annotated[RunStateName | None, Query()] = None,
-    task_id: Annotated[UUID | None, Query()] = None,
-    conversation_id: Annotated[UUID | None, Query()] = None,
+    state: Annotated[RunStateName | None, Query(description="In this state.")] = None,
+    task_id: Annotated[UUID | None, Query(description="Of this task.")] = None,
+    conversation_id: Annotated[UUID | None, Query(description="Of this conversation.")] = None,
 ) -> Page[RunOut]:
     """Newest first."""
     query = selected().where(Run.workspace_id == caller.workspace_id)

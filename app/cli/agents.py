@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli.output import Column
-from app.cli.session import Session, with_server
+from app.cli.session import Session, at, with_server
 
 agents = typer.Typer(no_args_is_help=True, help="Read agents.")
 
@@ -39,4 +39,4 @@ def show_agent(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.", show_default=False)],
 ) -> None:
     """Show an agent's published values."""
-    session.out.record(session.client.get(f"/agents/{agent}"))
+    session.out.record(session.client.get(at("agents", agent)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.output import Output
-from app.cli.session import Session, with_server
+from app.cli.session import Session, at, with_server
 from app.cli.watch import Transcript, finish
 
 if TYPE_CHECKING:
@@ -36,15 +36,17 @@ def chat(
         return _once(session, agent, message, conversation)
     conversation = conversation or _begin(session, agent)
     for line in _lines(session.out):
-        _answered(session, f"/conversations/{conversation}/messages", {"message": line})
+        _answered(session, at("conversations", conversation, "messages"), {"message": line})
     session.out.note(f"go on later: parley chat --conversation {conversation}")
 
 
 def _once(session: Session, agent: str, message: str, conversation: str | None) -> None:
-    path = f"/conversations/{conversation}/messages" if conversation else "/runs"
+    path = at("conversations", conversation, "messages") if conversation else "/runs"
     body = {"message": message} | ({} if conversation else {"agent": agent})
     run_id = _answered(session, path, body)
-    run = session.client.get(f"/runs/{run_id}")
+    if run_id is None:
+        raise typer.Exit(130)
+    run = session.client.get(at("runs", run_id))
     if session.out.as_json:
         return finish(session, run)
     session.out.note(f"go on: parley chat --conversation {run['conversation_id']}")
@@ -53,7 +55,7 @@ def _once(session: Session, agent: str, message: str, conversation: str | None) 
 
 
 def _begin(session: Session, agent: str) -> str:
-    known = session.client.get(f"/agents/{agent}")
+    known = session.client.get(at("agents", agent))
     made = session.client.post("/conversations", {"pattern_type": "chatbot", "agent": agent})
     model = known["model"] or session.client.get("/healthz")["model"]
     label = "demo, the offline demo model" if model == "demo" else model
@@ -90,7 +92,7 @@ def _answered(session: Session, path: str, body: dict[str, str]) -> str | None:
     except KeyboardInterrupt:
         transcript.end_line()
         if run_id:
-            session.client.post(f"/runs/{run_id}/cancel")
+            session.client.post(at("runs", run_id, "cancel"))
         session.out.note("stopped")
     transcript.end_line()
     return run_id

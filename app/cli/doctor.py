@@ -11,7 +11,7 @@ from app.cli.session import AsJson
 from app.embedded import with_running_servers
 from app.settings import Settings
 
-CHECKS = [Column("CHECK", "check"), Column("STATE", "state"), Column("DETAIL", "detail")]
+CHECKS = [Column("CHECK", "check"), Column("STATE", "state", least=9), Column("DETAIL", "detail")]
 SETTINGS = [Column("SETTING", "setting"), Column("VALUE", "value"), Column("FROM", "source")]
 MASK = "****"
 

@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Column
-from app.cli.session import Session, with_server
+from app.cli.output import ID, Column
+from app.cli.session import Session, at, with_server
 
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 
 LIST = [
-    Column("KEY", "id", whole=True),
+    Column("KEY", "id", least=ID),
     Column("NAME", "name"),
     Column("SCOPES", "scopes"),
     Column("CREATED", "created_at"),
@@ -64,5 +64,5 @@ def revoke_key(
     key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id.", show_default=False)],
 ) -> None:
     """End a key at once."""
-    session.client.delete(f"/keys/{key}")
+    session.client.delete(at("keys", key))
     session.out.record({"id": key, "revoked": True})

@@ -2,10 +2,10 @@
 
 import json
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, NoReturn, cast
 
@@ -16,6 +16,8 @@ from rich.text import Text
 
 Json = Mapping[str, Any]
 
+# Characters of an id.
+ID = 36
 # Wide enough for whole rows where no terminal cuts them.
 PIPE_WIDTH = 10_000
 STYLES = {
@@ -42,12 +44,12 @@ class Column:
     Attributes:
         title: Its head.
         path: Where a row holds the value, as `latest_run.state`.
-        whole: Whether it is never cut, however narrow the terminal.
+        least: Characters that even a narrow terminal shows.
     """
 
     title: str
     path: str
-    whole: bool = False
+    least: int | None = None
 
 
 def printable(text: str) -> str:
@@ -70,18 +72,34 @@ def shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, str):
         return printable(_local_time(value))
-    if isinstance(value, list) and all(isinstance(each, str) for each in cast("list[Any]", value)):
-        return printable(", ".join(cast("list[str]", value)))
-    return printable(json.dumps(value, ensure_ascii=False, default=str))
+    if isinstance(value, list):
+        return _joined(shown(each) for each in cast("list[Any]", value))
+    if isinstance(value, Mapping):
+        members = cast("Json", value)
+        return _joined(f"{name} {text}" for name, each in members.items() if (text := shown(each)))
+    return printable(str(value))
 
 
-def _local_time(text: str) -> str:
+def _joined(texts: Iterable[str]) -> str:
+    return ", ".join(text for text in texts if text)
+
+
+def _local_time(text: str, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     if not text.endswith("Z") or len(text) < 20 or text[10:11] != "T":
         return text
     try:
-        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return datetime.fromisoformat(text).astimezone().strftime(form)
     except ValueError:
         return text
+
+
+def _brief(value: Any) -> str:
+    """A value in a table: on a terminal today's times are shown without the date."""
+    if not (isinstance(value, str) and sys.stdout.isatty()):
+        return shown(value)
+    whole = _local_time(value)
+    today = whole.startswith(_local_time(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "%Y-%m-%d "))
+    return printable(_local_time(value, "%H:%M:%S" if today else "%Y-%m-%d %H:%M"))
 
 
 class Output:
@@ -127,11 +145,10 @@ class Output:
             return self.json(rows if page is None else page)
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.title, no_wrap=True, overflow="fold" if column.whole else "ellipsis",
-                             min_width=36 if column.whole else None)  # fmt: skip
+            table.add_column(column.title, no_wrap=True, overflow="ellipsis", min_width=column.least)
         for row in rows:
-            table.add_row(*(_cell(shown(value_at(row, column.path)), one_line=True) for column in columns))
-        self.console.print(table)
+            table.add_row(*(_cell(_brief(value_at(row, column.path)), one_line=True) for column in columns))
+        self._print(table)
 
     def record(self, value: Json, columns: Sequence[Column] | None = None) -> None:
         """Print one thing: its fields one below the other; empty ones are left out."""
@@ -144,7 +161,15 @@ class Output:
         for field in fields:
             if text := shown(value_at(value, field.path)):
                 table.add_row(field.title, _cell(text))
-        self.console.print(table)
+        self._print(table)
+
+    def _print(self, table: Table) -> None:
+        if sys.stdout.isatty():
+            return self.console.print(table)
+        with self.console.capture() as printed:
+            self.console.print(table)
+        for line in printed.get().splitlines():
+            typer.echo(line.rstrip())
 
     def text(self, text: str, *, end: str = "\n") -> None:
         """Print text as it is, at once, but for what could act on the terminal."""

@@ -3,6 +3,7 @@
 Every process imports what it needs when it starts: the supervisor loads none of the libraries its children work with.
 """
 
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +42,7 @@ def serve(
     """Run the API alone."""
     flags = {"parley_host": host, "parley_port": port}
     settings = _settings(**{name: value for name, value in flags.items() if value is not None})
+    settings.dsn()  # refused here in one line, and not by the application's start
     with _port(settings) as chosen:
         _serve(settings.model_copy(update={"parley_port": chosen}))
 
@@ -109,7 +111,8 @@ def migrate() -> None:
     try:
         command.upgrade(config, "head")
     except (OSError, SQLAlchemyError) as error:
-        said = str(error).splitlines()[0]
+        # SQLAlchemy puts the name of the driver's class first.
+        said = re.sub(r"^\([\w.]+\) ", "", str(error).splitlines()[0])
         raise DatabaseUnavailable(f"the database could not be migrated: {said}") from error
     typer.echo(f"the schema is at {newest_schema(config)}")
 

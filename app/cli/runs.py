@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Column, shown, value_at
-from app.cli.session import Session, with_server
+from app.cli.output import ID, Column, shown, value_at
+from app.cli.session import Session, at, with_server
 from app.cli.watch import Transcript, wait_for
 
 runs = typer.Typer(no_args_is_help=True, help="Read, watch, cancel and retry runs.")
@@ -14,12 +14,11 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.", show_
 Wait = Annotated[bool, typer.Option("--wait", help="Show its progress, then print its result.")]
 
 LIST = [
-    Column("RUN", "id", whole=True),
-    Column("STATE", "state"),
+    Column("RUN", "id", least=ID),
+    Column("STATE", "state", least=9),
+    Column("QUEUED", "queued_at", least=8),
     Column("AGENT", "agent"),
     Column("MODEL", "model"),
-    Column("QUEUED", "queued_at"),
-    Column("FINISHED", "finished_at"),
     Column("REASON", "reason"),
 ]
 STEPS = [
@@ -83,16 +82,16 @@ def show_run(
 ) -> None:
     """Show a run: state, result, error, usage."""
     if steps:
-        page = session.client.get(f"/runs/{run_id}/steps")
+        page = session.client.get(at("runs", run_id, "steps"))
         return session.out.table(page["items"], STEPS, page=page)
-    session.out.record(session.client.get(f"/runs/{run_id}"))
+    session.out.record(session.client.get(at("runs", run_id)))
 
 
 @runs.command("explain")
 @with_server
 def explain_run(session: Session, run_id: RunId) -> None:
     """Say why a run is where it is, since when, and what to do next."""
-    told = session.client.get(f"/runs/{run_id}/explain")
+    told = session.client.get(at("runs", run_id, "explain"))
     if session.out.as_json:
         return session.out.json(told)
     session.out.record({name: value for name, value in told.items() if name != "next_action"})
@@ -111,7 +110,7 @@ def tail_run(
     """Watch a run's events to its end, through broken connections; with --json one event per line."""
     transcript = Transcript(session.out, every=True)
     start = None if after is None else str(after)
-    for event in session.client.follow(f"/runs/{run_id}/events", after=start):
+    for event in session.client.follow(at("runs", run_id, "events"), after=start):
         if session.out.as_json:
             session.out.json_line({"id": event.id, "event": event.name, "data": event.data})
         else:
@@ -127,7 +126,7 @@ def cancel_run(
     reason: Annotated[str | None, typer.Option("--reason", help="Why, for those who read the run.")] = None,
 ) -> None:
     """Cancel a run; what it has written so far is kept."""
-    session.out.record(session.client.post(f"/runs/{run_id}/cancel", {"reason": reason} if reason else {}), LIST)
+    session.out.record(session.client.post(at("runs", run_id, "cancel"), {"reason": reason} if reason else {}), LIST)
 
 
 @runs.command("retry")
@@ -141,7 +140,7 @@ def retry_run(
 ) -> None:
     """Try a run again, as a new run."""
     body = {"from": origin} | ({"input": say} if say else {})
-    made = session.client.post(f"/runs/{run_id}/retry", body)
+    made = session.client.post(at("runs", run_id, "retry"), body)
     if wait:
         return wait_for(session, made["id"])
     session.out.record(made, LIST)

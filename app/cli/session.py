@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from urllib.parse import quote
 
 import typer
 
@@ -70,6 +71,11 @@ def with_server(command: Callable[Concatenate[Session, P], None]) -> Callable[..
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+def at(*parts: str) -> str:
+    """The path of a resource; what people type can't lead to another."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
 @contextmanager

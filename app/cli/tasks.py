@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import Column, fail, shown, value_at
+from app.cli.output import ID, Column, fail, value_at
+from app.cli.runs import LIST as RUNS
 from app.cli.runs import Wait
-from app.cli.session import Session, with_server
+from app.cli.session import Session, at, with_server
 from app.cli.watch import wait_for
 
 tasks = typer.Typer(no_args_is_help=True, help="Create, list and start tasks.")
 
 LIST = [
-    Column("TASK", "id", whole=True),
+    Column("TASK", "id", least=ID),
     Column("TYPE", "task_type"),
-    Column("STATE", "state"),
-    Column("ENABLED", "enabled"),
-    Column("SCHEDULE", "schedule_expression"),
-    Column("NEXT", "next_fire_at"),
+    Column("STATE", "state", least=9),
+    Column("ON", "enabled", least=3),
+    Column("NEXT", "next_fire_at", least=8),
     Column("TITLE", "title"),
 ]
 MADE = [
@@ -139,11 +139,8 @@ def preview_schedule(
 @with_server
 def execute_task(session: Session, task_id: TaskId, wait: Wait = False) -> None:
     """Start a task now."""
-    started = session.client.post(f"/tasks/{task_id}/execute")
-    run_id = value_at(started, "latest_run.id") or value_at(started, "run_id") or value_at(started, "id")
+    started = session.client.post(at("tasks", task_id, "execute"))
     if wait:
-        return wait_for(session, run_id)
-    if session.out.as_json:
-        return session.out.json(started)
-    session.out.line(f"started: run {shown(run_id)}")
-    session.out.note(f"watch it: parley runs tail {run_id}")
+        return wait_for(session, started["id"])
+    session.out.record(started, RUNS)
+    session.out.note(f"watch it: parley runs tail {started['id']}")

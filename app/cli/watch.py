@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from app.cli.output import Output, shown, value_at
-from app.cli.session import Session
+from app.cli.session import Session, at
 
 if TYPE_CHECKING:
     from app.client import Event
@@ -112,7 +112,9 @@ class Transcript:
 def log_line(event: "Event") -> str:
     """A durable event on one line: when, its number, its name, what it is about."""
     when = shown(event.data.get("at"))
-    return f"{when}  #{event.data.get('seq')}  {event.name}  {about(event)}".rstrip()
+    # The text of an answer is printed as it comes.
+    told = event.data.get("role") if event.name == "message.completed" else about(event)
+    return f"{when}  #{event.data.get('seq')}  {event.name}  {told or ''}".rstrip()
 
 
 def remark(event: "Event") -> str | None:
@@ -177,17 +179,17 @@ def wait_for(session: Session, run_id: str) -> None:
     """Show a run's progress until it ends, then its result; the exit code is 0 when it completed, else 1."""
     try:
         with session.out.progress("queued") as progress:
-            for event in session.client.follow(f"/runs/{run_id}/events"):
+            for event in session.client.follow(at("runs", run_id, "events")):
                 if said := phrase(event):
                     progress.say(_why_queued(session, run_id) if said == "queued" else said)
     except KeyboardInterrupt:
         session.out.note(f"it goes on: parley runs tail {run_id}")
         raise
-    finish(session, session.client.get(f"/runs/{run_id}"))
+    finish(session, session.client.get(at("runs", run_id)))
 
 
 def _why_queued(session: Session, run_id: str) -> str:
-    reason = session.client.get(f"/runs/{run_id}").get("reason")
+    reason = session.client.get(at("runs", run_id)).get("reason")
     return f"queued: {reason}" if reason else "queued"
 
 

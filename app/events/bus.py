@@ -30,6 +30,7 @@ OUTBOX_ITEMS = 10_000  # Beyond this, live items are dropped: their readers repl
 LIVE_SECONDS = 3600  # How long the text of a message in the making is kept in Redis.
 WATCH_SECONDS = 5.0  # How often watched conversations are compared with PostgreSQL while Redis is up ...
 WATCH_ALONE_SECONDS = 1.0  # ... and while it is away.
+CONFIRM_SECONDS = 0.5
 BATCH = 200
 
 Item = StoredEvent | Delta | None  # None: something was missed; replay.
@@ -84,6 +85,7 @@ class Bus:
         self._texts: dict[UUID, LiveText] = {}
         self._outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(OUTBOX_ITEMS)
         self._pubsub: Any = None
+        self._confirming: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._on_control: Callable[[Json], None] = lambda _: None
         self.connected = False
@@ -129,9 +131,11 @@ class Bus:
         self._deliver(delta.conversation_id, [delta])
         self._send("delta", (text, delta))
 
-    def forget_text(self, conversation_id: UUID) -> None:
-        """The message in the making was stored, or is given up."""
-        if self._texts.pop(conversation_id, None):
+    def forget_text(self, conversation_id: UUID, run_id: UUID, fence: int) -> None:
+        """The message that this claim was making was stored, or is given up."""
+        text = self._texts.get(conversation_id)
+        if text is not None and (text.run_id, text.fence) == (run_id, fence):
+            del self._texts[conversation_id]
             self._send("forget", conversation_id)
 
     def control(self, message: Json) -> None:
@@ -164,6 +168,8 @@ class Bus:
             except AWAY as error:
                 log.debug("live items were not published: %s", error)
                 await asyncio.sleep(0.2)
+            except Exception:  # one item that can't be written must not silence the process
+                log.exception("live items could not be written")
             finally:
                 for _ in items:
                     self._outbox.task_done()
@@ -220,14 +226,20 @@ class Bus:
         client = connect(self._url)
         pubsub = client.pubsub()
         try:
-            channels = [channel_of(conversation_id) for conversation_id in self._inboxes]
-            await pubsub.subscribe(CONTROL, *channels)
-            self._pubsub, self.connected = pubsub, True
+            await pubsub.subscribe(CONTROL)
+            self._pubsub = pubsub  # From here on readers subscribe by themselves; those that came before, here.
+            if self._inboxes:
+                await pubsub.subscribe(*(channel_of(conversation_id) for conversation_id in self._inboxes))
+            self.connected = True
             self._miss_everything()
             while True:
-                message: Any = await pubsub.get_message(ignore_subscribe_messages=True, timeout=5.0)
-                if message is not None:
+                message: Any = await pubsub.get_message(timeout=5.0)
+                if message is None:
+                    continue
+                if message["type"] == "message":
                     self._receive(message["data"])
+                elif message["type"] == "subscribe":
+                    self._confirm(message["channel"].decode())
         finally:
             with contextlib.suppress(*AWAY):
                 await pubsub.aclose()
@@ -272,9 +284,19 @@ class Bus:
                 await self._leave_channel(conversation_id)
 
     async def _follow_channel(self, conversation_id: UUID) -> None:
-        if self._pubsub is not None:
-            with contextlib.suppress(*AWAY):
-                await self._pubsub.subscribe(channel_of(conversation_id))
+        """Subscribe, and wait a moment for Redis to say so: what is published later can't be missed."""
+        if self._pubsub is None:
+            return
+        channel = channel_of(conversation_id)
+        confirmed = self._confirming.setdefault(channel, asyncio.Event())
+        with contextlib.suppress(TimeoutError, *AWAY):
+            await self._pubsub.subscribe(channel)
+            await asyncio.wait_for(confirmed.wait(), timeout=CONFIRM_SECONDS)
+        self._confirming.pop(channel, None)
+
+    def _confirm(self, channel: str) -> None:
+        if channel in self._confirming:
+            self._confirming[channel].set()
 
     async def _leave_channel(self, conversation_id: UUID) -> None:
         if self._pubsub is not None:

@@ -11,6 +11,7 @@ from app.events.log import StoredEvent, replay
 from app.messages import Json
 
 PAGE = 500
+SPEAKS = "select exists (select from runs where id = $1 and fence = $2 and state = 'running')"
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,16 @@ class Reader:
                     return
             if len(page) < PAGE:
                 break
-        for text in await self._bus.texts(self._conversation_id):
-            if text.seq > self._messages:
-                for sent in self._pass_on(text):
-                    yield sent
+        for text in await self._texts():
+            for sent in self._pass_on(text):
+                yield sent
+
+    async def _texts(self) -> list[Delta]:
+        """The text of a message in the making; what a dead process left behind in Redis is none."""
+        texts = [text for text in await self._bus.texts(self._conversation_id) if text.seq > self._messages]
+        if not texts or await self._database.fetchval(SPEAKS, texts[0].run_id, texts[0].fence):
+            return texts
+        return []
 
     def _take(self, event: StoredEvent) -> list[ServerEvent]:
         self._last = event.seq
@@ -88,8 +95,7 @@ class Reader:
         sent = self._sent.get((delta.seq, delta.part, delta.fence), 0)
         if delta.whole or delta.offset <= sent:
             return self._pass_on(delta)
-        texts = await self._bus.texts(self._conversation_id)
-        return [event for text in texts if text.seq > self._messages for event in self._pass_on(text)]
+        return [event for text in await self._texts() for event in self._pass_on(text)]
 
     def _pass_on(self, delta: Delta) -> list[ServerEvent]:
         """A delta, unless it was sent before as part of a snapshot, or its message has ended."""

@@ -106,11 +106,11 @@ class LiveText:
         return (self.run_id, self.seq, self.fence) == (delta.run_id, delta.seq, delta.fence)
 
     def add(self, delta: Delta) -> None:
-        """Take a piece in."""
+        """Take a piece in; one whose beginning is missing waits for a whole."""
         so_far = self.parts.get(delta.part)
-        if so_far is None or delta.whole:
+        if delta.whole or (so_far is None and delta.offset == 0):
             self.parts[delta.part] = replace(delta, offset=0, whole=True)
-        elif delta.offset == len(so_far.text):
+        elif so_far is not None and delta.offset == len(so_far.text):
             self.parts[delta.part] = replace(so_far, text=so_far.text + delta.text)
 
     def snapshots(self) -> list[Delta]:

@@ -58,7 +58,6 @@ async def run_agent(cast: Cast, agent: Agent[None, Any], history: list[ModelMess
     result = await agent.run(
         None,
         message_history=history,
-        event_stream_handler=cast.speech.hear,
         usage=usage_so_far(cast.recorder),
         usage_limits=limits_of(cast.loaded),
     )

@@ -1,6 +1,7 @@
 """The engine: what a process needs to accept, run and end runs. The API and the workers each open one."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Self
@@ -14,6 +15,7 @@ from app.conversations import Accepted, lock
 from app.credentials import Box
 from app.db import Database, Row
 from app.egress import Egress
+from app.errors import DatabaseUnavailable, ParleyError, all_errors
 from app.events import Bus
 from app.executor.effects import Effects
 from app.executor.execute import Execution, Stop, execute
@@ -21,11 +23,26 @@ from app.messages import Json
 from app.models import new_id
 from app.providers import Providers
 from app.queue import Bell
-from app.runs import Checkpoints, Claim, Fenced, Heartbeat, Inline, hand_on, wish_cancel
+from app.runs import (
+    Checkpoints,
+    Claim,
+    Fenced,
+    Heartbeat,
+    Inline,
+    Overdue,
+    hand_on,
+    patiently,
+    paused,
+    still_overdue,
+    wish_cancel,
+)
 from app.settings import Settings, process_name
-from app.settle import Outcome, Settled, cancelled, settle
+from app.settle import Outcome, Settled, cancelled, failed, settle
 
+GRACE_SECONDS = 5.0
 LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
+
+ERRORS: dict[str, type[ParleyError]] = {kind.code: kind for kind in all_errors()}
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -64,13 +81,16 @@ class Engine:
         engine = cls(settings, await Database.open(settings, name=f"parley {kind}"), kind=kind)
         await engine.bus.start(engine._on_control)
         engine.heartbeat.start()
+        pauses = asyncio.create_task(engine._keep_pauses())
         try:
             yield engine
         finally:
+            pauses.cancel()
             await engine.close()
 
     async def close(self) -> None:
-        """Give the runs back and disconnect."""
+        """Give the runs back, between two steps where there is time for it, and disconnect."""
+        await self.make_room(GRACE_SECONDS)
         await self.release_all()
         await self.heartbeat.stop()
         await self.bus.stop()
@@ -113,8 +133,9 @@ class Engine:
         try:
             await execute(self, execution)
         finally:
-            self.heartbeat.drop(claim.run_id)
-            self.running.pop(claim.run_id, None)
+            self.heartbeat.drop(claim.run_id, claim.fence)
+            if self.running.get(claim.run_id) is execution:  # A later claim of the run may be held here by now.
+                del self.running[claim.run_id]
             self.on_free()
 
     async def settle(self, run_id: UUID, conversation_id: UUID, outcome: Outcome, *, who: Fenced | None = None) -> bool:
@@ -127,9 +148,30 @@ class Engine:
             settled = await settle(connection, self.settings, run_id, conversation_id, outcome, who=who)
         if settled is None:
             return False
-        self.bus.forget_text(conversation_id)
         self.tell(settled)
         return True
+
+    async def finish(self, who: Fenced, outcome: Outcome) -> None:
+        """End a run held here; an outage does not lose its answer at once.
+
+        Raises:
+            LeaseLost: when the run is not held any more, or an earlier try had landed.
+            DatabaseUnavailable: when PostgreSQL stays away.
+        """
+        await patiently(lambda: self.settle(who.run_id, who.conversation_id, outcome, who=who))
+
+    async def expire(self, over: Overdue, *, crash_cap: int) -> bool:
+        """Fail a run whose time is over, unless it has moved on since the sweep found it."""
+        lease = self.settings.parley_lease_seconds
+        async with self.database.engine_tx() as connection:
+            await connection.execute(LOCK_HEAD, over.conversation_id)
+            if not await still_overdue(connection, over, lease_seconds=lease, crash_cap=crash_cap):
+                return False
+            outcome = failed(ERRORS[over.code]())
+            settled = await settle(connection, self.settings, over.run_id, over.conversation_id, outcome)
+        if settled:
+            self.tell(settled)
+        return settled is not None
 
     def tell(self, settled: Settled) -> None:
         """Publish what a transaction has committed, and ring if work became due."""
@@ -154,7 +196,7 @@ class Engine:
             parked = await approvals.park(connection, self.settings, who, questions)
         self.tell(parked)
 
-    async def expire(self, question: Row) -> None:
+    async def close_question(self, question: Row) -> None:
         """Close a question whose time is over."""
         async with self.database.engine_tx() as connection:
             settled = await approvals.expire(connection, self.settings, question)
@@ -183,15 +225,27 @@ class Engine:
         if run_id in self.running:
             self.running[run_id].stop(Stop.CANCEL)
 
-    def _on_lost(self, run_id: UUID) -> None:
-        if run_id in self.running:
-            self.running[run_id].stop(Stop.LOST)
+    def _on_lost(self, run_id: UUID, fence: int) -> None:
+        execution = self.running.get(run_id)
+        if execution and execution.claim.fence == fence:
+            execution.stop(Stop.LOST)
 
-    async def drain(self, seconds: float) -> None:
-        """Wait for the runs held here to end, at most this long."""
+    async def make_room(self, seconds: float) -> None:
+        """Let every run held here go back to the queue at its next step; wait for that at most this long."""
+        for execution in self.running.values():
+            execution.step_aside()
         tasks = [execution.task for execution in self.running.values() if execution.task]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
+
+    async def _keep_pauses(self) -> None:
+        """Ask runs held here to step aside when a pause speaks of them."""
+        while True:
+            await asyncio.sleep(self.settings.parley_sweep_seconds)
+            with contextlib.suppress(DatabaseUnavailable):
+                for run_id in await paused(self.database, list(self.running)):
+                    if run_id in self.running:
+                        self.running[run_id].step_aside()
 
     async def release_all(self) -> None:
         """Give back every run still held here, so that another process takes it at once."""

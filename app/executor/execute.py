@@ -14,12 +14,12 @@ from pydantic_ai.messages import ModelMessage
 from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
 from app.executor.converse import Cast, Parked, converse, with_usage
 from app.executor.load import Loaded, load
-from app.executor.recorder import Recorder, whole
+from app.executor.recorder import Recorder, SteppedAside, whole
 from app.executor.research import research
-from app.executor.speech import Speech
+from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import default_model, missing_key
-from app.runs import Claim, release, retry_later
+from app.runs import Claim, Fenced, release, retry_later
 from app.settle import Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ class Execution:
     aside: bool = False
     messages: Sequence[ModelMessage] = field(default_factory=list[ModelMessage])
 
+    @property
+    def fenced(self) -> Fenced:
+        """Who writes, as of now."""
+        return self.cast.recorder.fenced if self.cast else self.claim.fenced
+
     def stop(self, why: Stop) -> None:
         """Stop at the next await; the first reason counts."""
         if self.why is None and self.task is not None and not self.ending:
@@ -71,16 +76,20 @@ class Execution:
     def step_aside(self) -> None:
         """Give the run back at its next step boundary: nothing is cut off."""
         self.aside = True
+        if self.cast:
+            self.cast.recorder.aside = True
 
 
 async def execute(engine: "Engine", execution: Execution) -> None:
     """Run a claimed run to its end, its next try, or wherever it was stopped."""
     try:
         outcome = await _work(engine, execution)
-        execution.ending = True
         await _settle(engine, execution, outcome)
     except Parked:
         await _park(engine, execution)
+    except SteppedAside:
+        execution.why = Stop.RELEASE
+        await _stopped(engine, execution)
     except asyncio.CancelledError:
         await _stopped(engine, execution)
     except LeaseLost:
@@ -90,7 +99,8 @@ async def execute(engine: "Engine", execution: Execution) -> None:
     except Exception as error:  # noqa: BLE001 - every failure of a run has an outcome
         await _failed(engine, execution, error)
     finally:
-        engine.bus.forget_text(execution.claim.conversation_id)
+        claim = execution.claim
+        engine.bus.forget_text(claim.conversation_id, claim.run_id, claim.fence)
         if execution.cast:
             execution.cast.speech.close()
 
@@ -101,6 +111,7 @@ async def _work(engine: "Engine", execution: Execution) -> Outcome:
         execution.why = Stop.CANCEL
         raise asyncio.CancelledError
     execution.cast = cast = await _cast(engine, loaded)
+    cast.recorder.aside = execution.aside
     with capture_run_messages() as execution.messages:
         return await _within_time(cast)
 
@@ -112,7 +123,8 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
     doors = Doors(engine.settings, engine.egress, model, engine.effects.notify, engine.effects.schedule)
     toolbox = Toolbox(tools, loaded, doors, recorder)
-    return Cast(loaded, model, recorder, toolbox, Speech(engine.bus, loaded, recorder))
+    speech = Speech(engine.bus, loaded, recorder)
+    return Cast(loaded, Speaking(model, speech), recorder, toolbox, speech)
 
 
 def model_name(engine: "Engine", loaded: Loaded) -> str:
@@ -147,9 +159,8 @@ async def _within_time(cast: Cast) -> Outcome:
 
 
 async def _settle(engine: "Engine", execution: Execution, outcome: Outcome) -> None:
-    claim = execution.claim
-    who = execution.cast.recorder.fenced if execution.cast else claim.fenced
-    await whole(engine.settle(claim.run_id, claim.conversation_id, outcome, who=who))
+    execution.ending = True
+    await whole(engine.finish(execution.fenced, outcome))
 
 
 async def _park(engine: "Engine", execution: Execution) -> None:
@@ -172,8 +183,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
         if execution.why is Stop.CANCEL:
             await _settle(engine, execution, _partial(execution))
         else:
-            who = execution.cast.recorder.fenced if execution.cast else execution.claim.fenced
-            engine.bus.publish(await release(engine.database, who, reason="the process that ran it stopped"))
+            reason = "stepped aside for a pause or a stop of its process"
+            engine.bus.publish(await release(engine.database, execution.fenced, reason=reason))
             engine.bell.pass_on("default")
     except (LeaseLost, DatabaseUnavailable) as error:
         log.info("run.stopped_without_end", reason=error.detail)
@@ -183,7 +194,7 @@ def _partial(execution: Execution) -> Outcome:
     if execution.cast is None:
         return cancelled(None)
     recorder = execution.cast.recorder
-    write = with_usage(recorder, recorder.interrupted_write(execution.messages))
+    write = with_usage(recorder, recorder.interrupted_write([*execution.messages, *execution.cast.speech.unfinished()]))
     said = [message.text for message in write.messages if message.role == "assistant"]
     return cancelled(None, write, result=said[-1] if said else None)
 
@@ -196,10 +207,9 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
     try:
         if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
             delay = retry_delay(cast.loaded, known)
-            events = await retry_later(
-                engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known)
-            )
-            engine.bus.publish(events)
+            execution.ending = True
+            again = retry_later(engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known))
+            engine.bus.publish(await again)
             return
         write = cast.recorder.last_write(execution.messages) if cast else None
         await _settle(engine, execution, failed(known, write))

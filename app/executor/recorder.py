@@ -36,6 +36,8 @@ from app.tools import Risk, Tool
 
 T = TypeVar("T")
 
+MAX_NAME = 200  # Characters of a tool's name or a call's id, as a model gives them.
+
 # Names a tool call for ever: conversation, number of the response that asked for it, index of the call in it.
 EFFECTS = UUID("5b0c0f0e-6a53-5f0e-9d53-6a7e1c2b9f10")
 
@@ -90,8 +92,10 @@ class Recorder:
         self._turn = asyncio.Lock()
         self._pending: ModelResponse | None = None
         self._responses = 0
-        self._history_is_stored = bool(loaded.messages) and loaded.messages[-1]["body"].get("kind") == "request"
+        # Whether the requests at the history's end are rows already.
+        self._tail_is_stored = bool(loaded.messages) and loaded.messages[-1]["body"].get("kind") == "request"
         self.message_seq = loaded.message_seq
+        self.aside = False  # The run goes back to the queue before its next model request.
         used = loaded.used
         self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
         self.calls: dict[str, Call] = self._recovered_calls()
@@ -139,18 +143,9 @@ class Recorder:
         """Store what the model is about to be asked, before it is; answers steering inputs that came meanwhile."""
         self._check_cost()
         self._responses = sum(isinstance(message, ModelResponse) for message in messages)
-        if self._history_is_stored:
-            self._history_is_stored = False
-            return []
-        write = Write()
-        if self._pending is not None:
-            self._add_response(write, self._pending)
-            self._pending = None
-        for request in after_last_response(messages):
-            self._add_request(write, request)
-        if not write.messages:
-            return []
-        return (await self.write(write)).steers
+        write = self._unstored(messages)
+        self._pending, self._tail_is_stored = None, True
+        return (await self.write(write)).steers if write.messages else []
 
     def _check_cost(self) -> None:
         """Raises LimitReached when the run has spent what its agent may; an unknown price counts as nothing."""
@@ -162,6 +157,7 @@ class Recorder:
     async def response_is_there(self, response: ModelResponse, output_tools: set[str]) -> None:
         """Store a response that asks for tools, before they run; keep any other for the end."""
         self._responses += 1
+        self._tail_is_stored = False
         clean(response)
         if any(call.tool_name not in output_tools for call in response.tool_calls):
             write = Write()
@@ -186,11 +182,10 @@ class Recorder:
     async def next_turn(self, messages: Sequence[ModelMessage], prompt: Json, events: list[NewEvent]) -> ModelRequest:
         """Store what is left of a turn together with the prompt of the next one; answers the prompt for the model."""
         write = self.last_write(messages)
-        self._pending = None
+        self._pending, self._tail_is_stored = None, True
         write.messages.append(NewMessage("system", text_of(prompt), prompt))
         write.events.extend(events)
         await self.write(write)
-        self._history_is_stored = True
         (request,) = ModelMessagesTypeAdapter.validate_python([prompt])
         assert isinstance(request, ModelRequest)
         return request
@@ -203,9 +198,16 @@ class Recorder:
 
     def last_write(self, messages: Sequence[ModelMessage]) -> Write:
         """What is left to store when the run has its answer."""
-        write = Write(model=self._model)
+        write = self._unstored(messages)
+        write.model = self._model
+        return write
+
+    def _unstored(self, messages: Sequence[ModelMessage]) -> Write:
+        """The response that is kept back, and the requests after the last response."""
+        write = Write()
         if self._pending is not None:
             self._add_response(write, self._pending)
+        if not self._tail_is_stored:
             for request in after_last_response(messages):
                 self._add_request(write, request)
         return write
@@ -219,14 +221,7 @@ class Recorder:
             clean(partial)
             if any(isinstance(part, TextPart | ThinkingPart) for part in partial.parts):
                 self._add_response(write, partial, interrupted=True)
-        elif self._pending is None and responses:
-            for request in after_last_response(messages):
-                if self._open_results(request):
-                    self._add_request(write, request)
         return write
-
-    def _open_results(self, request: ModelRequest) -> bool:
-        return any(getattr(part, "tool_call_id", None) in self.calls for part in request.parts)
 
     def _add_response(self, write: Write, response: ModelResponse, *, interrupted: bool = False) -> None:
         body = body_of(response)
@@ -342,6 +337,10 @@ class Recorder:
                 write.events.append(self.ended_event(call))
 
 
+class SteppedAside(Exception):
+    """The run goes back to the queue between two steps; everything so far is stored."""
+
+
 class Checkpoint(AbstractCapability[Any]):
     """Tells the recorder about every model request and response of a run."""
 
@@ -354,6 +353,8 @@ class Checkpoint(AbstractCapability[Any]):
     ) -> ModelRequestContext:
         """Store the request; inject messages that steer the run."""
         steers = await self._recorder.request_is_ready(request_context.messages)
+        if self._recorder.aside:
+            raise SteppedAside
         if steers:
             request_context.messages.extend(await self._recorder.consume_steers(steers))
         return request_context
@@ -374,6 +375,8 @@ async def whole(work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # Whoever waited is gone; the next write meets the same error.
         raise
 
 
@@ -398,12 +401,22 @@ def body_of(message: ModelMessage) -> Json:
 
 
 def clean(response: ModelResponse) -> None:
-    """Make a model's output storable: no NUL, no lone surrogates, bounded."""
+    """Make a model's output storable: no NUL, no lone surrogates, bounded, each tool call with an id of its own."""
+    ids: set[str] = set()
     for part in response.parts:
         if isinstance(part, TextPart | ThinkingPart):
             part.content = clean_text(part.content)
         elif isinstance(part, ToolCallPart):
             part.args = clean_text(part.args) if isinstance(part.args, str) else clean_value(part.args)
+            part.tool_name = clean_text(part.tool_name, MAX_NAME)  # pyright: ignore[reportAttributeAccessIssue]
+            part.tool_call_id = _free_id(clean_text(part.tool_call_id, MAX_NAME), ids)
+
+
+def _free_id(wanted: str, taken: set[str]) -> str:
+    """The id, or where a server numbers all calls the same, one like it."""
+    free = next(each for each in (wanted, *(f"{wanted}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+    taken.add(free)
+    return free
 
 
 def started_fields(record: CallRecord) -> Json:

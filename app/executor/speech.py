@@ -1,12 +1,11 @@
 """Speech: the text of a response while it is made, in pieces of a few dozen milliseconds."""
 
 import asyncio
-from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from pydantic_ai.messages import (
-    AgentStreamEvent,
+    ModelMessage,
+    ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
     TextPart,
@@ -14,7 +13,9 @@ from pydantic_ai.messages import (
     ThinkingPart,
     ThinkingPartDelta,
 )
-from pydantic_ai.tools import RunContext
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.settings import ModelSettings
 
 from app.events import Bus, Delta
 from app.events.live import Kind
@@ -44,17 +45,24 @@ class Speech:
         self._recorder = recorder
         self._parts: dict[int, Part] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._stream: StreamedResponse | None = None
 
-    async def hear(self, ctx: RunContext[Any], events: AsyncIterable[AgentStreamEvent]) -> None:
-        """The run's event stream handler."""
-        del ctx
-        async for event in events:
+    async def hear(self, stream: StreamedResponse) -> ModelResponse:
+        """Speak a response while it is made; answers the whole of it."""
+        self._parts = {}
+        self._stream = stream
+        async for event in stream:
             if isinstance(event, PartStartEvent):
                 self._begin(event)
             elif isinstance(event, PartDeltaEvent):
                 self._go_on(event)
         self.flush()
-        self._parts = {}
+        self._stream = None
+        return stream.get()
+
+    def unfinished(self) -> list[ModelMessage]:
+        """What there is of a response that was stopped before its end."""
+        return [replace(self._stream.get(), state="interrupted")] if self._stream else []
 
     def _begin(self, event: PartStartEvent) -> None:
         if isinstance(event.part, TextPart):
@@ -107,3 +115,25 @@ class Speech:
         """Stop the timer."""
         if self._timer:
             self._timer.cancel()
+
+
+class Speaking(WrapperModel):
+    """A model whose responses are spoken while they are made.
+
+    It streams below the library's agent loop: streaming through the loop costs more than twice as much.
+    """
+
+    def __init__(self, wrapped: Model, speech: Speech) -> None:
+        """Speak for this model."""
+        super().__init__(wrapped)
+        self._speech = speech
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Ask for a stream and answer the whole."""
+        async with self.wrapped.request_stream(messages, model_settings, model_request_parameters) as stream:
+            return await self._speech.hear(stream)

@@ -1,12 +1,14 @@
 """Models of one's own, offered as `scripted:NAME` in the process that registers them."""
 
 from collections.abc import Callable
-
-from pydantic_ai.models import Model
+from typing import TYPE_CHECKING, TypeAlias
 
 from app.errors import ModelFailed
 
-ModelFactory = Callable[[], Model]
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+
+ModelFactory: TypeAlias = "Callable[[], Model]"
 
 _factories: dict[str, ModelFactory] = {}
 
@@ -21,7 +23,7 @@ def is_registered(name: str) -> bool:
     return name in _factories
 
 
-def make(name: str) -> Model:
+def make(name: str) -> "Model":
     """The model of `scripted:NAME`.
 
     Raises:

@@ -20,7 +20,7 @@ from app.runs.moves import (
 from app.runs.park import answered, park
 from app.runs.reasons import WAITING_FOR, Standing, Why, explain, reason_of, reasons
 from app.runs.states import TERMINAL_STATES, TRANSITIONS, RunState
-from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
+from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written, patiently
 
 __all__ = [
     "TERMINAL_STATES",
@@ -57,6 +57,7 @@ __all__ = [
     "lift",
     "overdue",
     "park",
+    "patiently",
     "paused",
     "reason_of",
     "reasons",

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from app.db import UNAVAILABLE, Connection, Row, dump_json, lone_connection
@@ -25,12 +26,14 @@ MARGIN_SECONDS = 1.0  # The runs are given up this long before their lease ends.
 class Heartbeat:
     """Keeps the leases of the runs this process holds."""
 
-    def __init__(self, settings: Settings, on_lost: Callable[[UUID], None], on_cancel: Callable[[UUID], None]) -> None:
+    def __init__(
+        self, settings: Settings, on_lost: Callable[[UUID, int], None], on_cancel: Callable[[UUID], None]
+    ) -> None:
         """Make a heartbeat that is not beating yet.
 
         Args:
             settings: DSN and lease.
-            on_lost: Called in the loop with a run that is no longer ours.
+            on_lost: Called in the loop with a run that is no longer ours, and the fence it had.
             on_cancel: Called in the loop with a run that shall be cancelled.
         """
         self._dsn = settings.dsn()
@@ -63,10 +66,11 @@ class Heartbeat:
         with self._guard:
             self._held[run_id] = (fence, time.monotonic())
 
-    def drop(self, run_id: UUID) -> None:
-        """Stop renewing this run."""
+    def drop(self, run_id: UUID, fence: int) -> None:
+        """Stop renewing this claim of a run."""
         with self._guard:
-            self._held.pop(run_id, None)
+            if self._held.get(run_id, (None,))[0] == fence:
+                del self._held[run_id]
 
     async def _keep_pulse(self) -> None:
         while True:
@@ -76,7 +80,18 @@ class Heartbeat:
     # --- in the thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        asyncio.run(self._beat_for_ever())
+        asyncio.run(self._beat_and_watch())
+
+    async def _beat_and_watch(self) -> None:
+        """Watch beside the beat: a PostgreSQL that hangs holds the beat up for longer than a lease."""
+        watching = asyncio.create_task(self._watch())
+        await self._beat_for_ever()
+        watching.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            self._give_up_stale()
+            await asyncio.sleep(PULSE_SECONDS)
 
     async def _beat_for_ever(self) -> None:
         while not self._stop.is_set():
@@ -87,7 +102,9 @@ class Heartbeat:
                         await self._pause(self._lease / 4)
             except UNAVAILABLE as error:
                 log.warning("the heartbeat lost PostgreSQL: %s", type(error).__name__)
-                self._give_up_stale()
+                await self._pause(0.3)
+            except Exception:  # without a beat this process would lose every run it takes
+                log.exception("the heartbeat stumbled")
                 await self._pause(0.3)
 
     async def _pause(self, seconds: float) -> None:
@@ -119,18 +136,18 @@ class Heartbeat:
                 row = found.get(run_id)
                 if row is None or row["taken"]:
                     del self._held[run_id]
-                    self._call(self._on_lost, run_id)
+                    self._call(self._on_lost, run_id, fence)
                 elif row["held"]:
                     self._held[run_id] = (fence, began)
 
     def _give_up_stale(self) -> None:
         limit = time.monotonic() - (self._lease - min(MARGIN_SECONDS, self._lease / 4))
         with self._guard:
-            stale = [run_id for run_id, (_, renewed) in self._held.items() if renewed < limit]
-            for run_id in stale:
+            stale = [(run_id, fence) for run_id, (fence, renewed) in self._held.items() if renewed < limit]
+            for run_id, fence in stale:
                 del self._held[run_id]
-                self._call(self._on_lost, run_id)
+                self._call(self._on_lost, run_id, fence)
 
-    def _call(self, callback: Callable[[UUID], None], run_id: UUID) -> None:
+    def _call(self, callback: Callable[..., None], *args: Any) -> None:
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, run_id)
+            self._loop.call_soon_threadsafe(callback, *args)

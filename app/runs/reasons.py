@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.db import Database, Row
 from app.messages import Json
+from app.runs.holds import OF_RUN
 
 WORKER_SILENT_SECONDS = 30
 
@@ -20,7 +21,8 @@ WORDS = {
 # The same as `waiting_for` of runs and events.
 WAITING_FOR = {"tool": "approval", "effect": "effect", "question": "answer"}
 
-STANDING = """
+STANDING = (
+    """
 select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r.owner, r.lease_until, r.error,
     r.queued_at, r.claimed_at, r.finished_at, r.cancel_requested_at, r.crash_count, r.waits, r.conversation_id,
     r.number, r.workspace_id,
@@ -29,9 +31,17 @@ select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r
         and o.state in ('queued', 'running', 'waiting')) else 0 end as behind,
     (select coalesce(array_agg(p.kind || coalesce(' ' || p.tool, '') order by p.id), '{}') from approvals p
      where p.run_id = r.id and p.state = 'pending') as asked,
+    (select json_build_object('mode', k.mode, 'reason', k.reason, 'by', (select name from principals p where p.id =
+        k.principal_id)) from holds k where """
+    + OF_RUN
+    + """ order by k.created_at limit 1) as hold,
+    case when r.concurrency_key is not null and r.state = 'queued' then (
+        select count(*) from runs o where o.workspace_id = r.workspace_id and o.concurrency_key = r.concurrency_key
+        and o.state = 'running') end as running_of_key, r.concurrency_key, r.concurrency_limit,
     exists (select from workers w where w.kind = 'worker' and w.seen_at > now() - make_interval(secs => $2)) as workers
 from runs r where r.id = any($1::uuid[])
 """
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,8 @@ class Standing:
     behind: int
     workers: bool
     asked: tuple[str, ...]
+    hold: Json | None
+    limit: tuple[str, int, int] | None
     cancel_requested: bool
 
 
@@ -63,10 +75,27 @@ def reason_of(standing: Standing) -> str | None:
     if not standing.ready:
         runs = "1 run" if standing.behind == 1 else f"{standing.behind} runs"
         return f"behind {runs} of this conversation"
+    if standing.hold:
+        return _held(standing.hold)
+    if standing.limit and standing.limit[1] >= standing.limit[2]:
+        return "limit {1} of {2} of {0}".format(*standing.limit)
     if standing.later:
         what = "next retry" if standing.attempt > 1 else "starts"
         return f"{what} {standing.run_at:%Y-%m-%d %H:%M:%S} UTC"
     return "waiting for a free worker" if standing.workers else "no worker is running"
+
+
+def _held(hold: Json) -> str:
+    words = {"pause": "paused", "drain": "draining"}[hold["mode"]]
+    by = f" by {hold['by']}" if hold["by"] else ""
+    return f"{words}{by}: {hold['reason']}" if hold["reason"] else f"{words}{by}"
+
+
+def _limit(row: Row) -> tuple[str, int, int] | None:
+    """The run's concurrency key, how many of it run, and how many may."""
+    if row["running_of_key"] is None or row["concurrency_limit"] is None:
+        return None
+    return row["concurrency_key"], row["running_of_key"], row["concurrency_limit"]
 
 
 def standing_of(row: Row) -> Standing:
@@ -80,6 +109,8 @@ def standing_of(row: Row) -> Standing:
         behind=row["behind"],
         workers=row["workers"],
         asked=tuple(row["asked"]),
+        hold=row["hold"],
+        limit=_limit(row),
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 

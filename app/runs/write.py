@@ -6,18 +6,20 @@ one commit; every row is still fenced by itself, and a batch that fails is repla
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from app.db import Connection, Database, Row
+from app.db import Database, Row
 from app.errors import DatabaseUnavailable, LeaseLost
 from app.events import NewEvent, rows_of
 from app.messages import FORMAT, Json
 from app.models import new_id
+
+T = TypeVar("T")
 
 BATCH = 50
 RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0, 3.0)  # A write whose commit is unknown is tried again for about a lease.
@@ -358,12 +360,11 @@ def _resolve(batch: list[Waiting], rows: list[Row]) -> None:
             future.set_result(written(by_run[who.run_id]))
 
 
-async def commit(database: Database, who: Fenced, write: Write) -> Written:
-    """Commit one write; a broken connection leaves its outcome unknown, so it is asked for and tried again."""
+async def patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Try work again while PostgreSQL is away, for about a lease; it must recognise a first try that had landed."""
     for pause in (*RETRY_SECONDS, None):
         try:
-            async with database.connection() as connection:
-                return await _commit_once(connection, who, write)
+            return await work()
         except DatabaseUnavailable:
             if pause is None:
                 raise
@@ -371,10 +372,16 @@ async def commit(database: Database, who: Fenced, write: Write) -> Written:
     raise AssertionError  # The last pause is None.
 
 
-async def _commit_once(connection: Connection, who: Fenced, write: Write) -> Written:
-    row = await connection.fetchrow(CHECKPOINT, *parameters([(who, write)]))
-    if row is None:
-        row = await connection.fetchrow(LANDED, who.run_id, who.fence, who.write_no, len(write.messages))
+async def commit(database: Database, who: Fenced, write: Write) -> Written:
+    """Commit one write; a broken connection leaves its outcome unknown, so it is asked for and tried again."""
+    return await patiently(lambda: _commit_once(database, who, write))
+
+
+async def _commit_once(database: Database, who: Fenced, write: Write) -> Written:
+    async with database.connection() as connection:
+        row = await connection.fetchrow(CHECKPOINT, *parameters([(who, write)]))
+        if row is None:
+            row = await connection.fetchrow(LANDED, who.run_id, who.fence, who.write_no, len(write.messages))
     if row is None:
         raise LeaseLost
     return written(row)

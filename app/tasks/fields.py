@@ -18,6 +18,7 @@ from pydantic import (
 
 from app import cron
 from app.agents.template import check_instructions
+from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
 
@@ -27,6 +28,7 @@ CatchUp = Literal["latest", "none", "all"]
 Talk = Literal["new", "same"]
 
 LONGEST_SECONDS = 366 * 86_400
+MAX_DATA = 200_000
 LATER_FIELDS = ("depends_on", "attachments", "budget", "concurrency")
 LATER_VERIFIERS = ("standard", "github", "stripe", "slack", "hmac")
 WHEN = ("schedule_expression", "interval_seconds", "run_at")
@@ -204,6 +206,7 @@ class TaskBody(_Fields):
         if not self.prompt.strip():
             raise InvalidRequest("the prompt is empty", field="prompt")
         self._check_instants()
+        self._check_sizes()
         if self.task_type == "scheduled":
             self._check_schedule()
         elif self.task_type == "triggered" and self.trigger_config is None:
@@ -223,6 +226,11 @@ class TaskBody(_Fields):
                     setattr(self, name, _utc(value))
                 except (ValueError, OverflowError) as error:
                     raise InvalidRequest(str(error), field=name) from error
+
+    def _check_sizes(self) -> None:
+        for name in ("input", "context_data"):
+            if len(dump_json(getattr(self, name))) > MAX_DATA:
+                raise InvalidRequest(f"may have {MAX_DATA} characters as JSON", field=name)
 
     def _check_schedule(self) -> None:
         given = [name for name in WHEN if getattr(self, name) is not None]

@@ -147,8 +147,8 @@ def fire_of(begun: Start) -> Json:
         "result": (task["last_result"] or "")[:EXCERPT] or None,
     }
     return {
-        "due_at": due_at.isoformat(),
-        "local": due_at.astimezone(ZoneInfo(task["timezone"])).isoformat(),
+        "due_at": due_at.isoformat(timespec="seconds"),
+        "local": due_at.astimezone(ZoneInfo(task["timezone"])).isoformat(timespec="seconds"),
         "timezone": task["timezone"],
         "previous": previous if task["last_run_id"] else None,
     }

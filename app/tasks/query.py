@@ -10,19 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.errors import NotFound
-from app.models import Agent, Fire, Receipt, Run, Task
+from app.models import Agent, Conversation, Fire, Receipt, Run, Task
 
 LATEST = select(Run).where(Run.task_id == Task.id).order_by(Run.id.desc()).limit(1).lateral()
 LatestRun = aliased(Run, LATEST)
+RunAgent = aliased(Agent)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A task with its agent's name and its latest run."""
+    """A task with its agent's name, its latest run, and the name of that run's agent."""
 
     task: Task
     agent: str
     run: Run | None
+    run_agent: str | None
 
     @property
     def id(self) -> UUID:
@@ -30,11 +32,13 @@ class Shown:
         return self.task.id
 
 
-def _selected(workspace_id: UUID) -> Select[Task, str, Run]:
+def _selected(workspace_id: UUID) -> Select[Task, str, Run, str]:
     return (
-        select(Task, Agent.name, LatestRun)
+        select(Task, Agent.name, LatestRun, RunAgent.name)
         .join(Agent, Agent.id == Task.agent_id)
         .outerjoin(LatestRun, true())
+        .outerjoin(Conversation, Conversation.id == LatestRun.conversation_id)
+        .outerjoin(RunAgent, RunAgent.id == Conversation.agent_id)
         .where(Task.workspace_id == workspace_id, Task.deleted_at.is_(None))
     )
 

@@ -59,12 +59,28 @@ async def test_a_body(client: httpx.AsyncClient, body: Any, status: int, code: s
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"), [("system_prompt", "instructions"), ("llm", "model"), ("temperature", "model_settings")]
+    ("path", "wrong", "right"),
+    [
+        ("/agents", "system_prompt", "instructions"),
+        ("/agents", "llm", "model"),
+        ("/agents", "temperature", "model_settings"),
+        ("/tasks", "cron", "schedule_expression"),
+        ("/tasks", "type", "task_type"),
+        ("/conversations", "type", "pattern_type"),
+        ("/conversations", "context", "context_data"),
+    ],
 )
-async def test_a_known_synonym_is_told_the_right_name(client: httpx.AsyncClient, wrong: str, right: str) -> None:
-    problem = (await client.post("/agents", json={"name": "x", wrong: "y"})).json()
+async def test_a_known_synonym_is_told_the_right_name(
+    client: httpx.AsyncClient, path: str, wrong: str, right: str
+) -> None:
+    problem = (await client.post(path, json={wrong: "y"})).json()
     assert (problem["code"], problem["field"]) == ("unknown_field", wrong)
-    assert f"use {right}" in problem["detail"]
+    assert problem["detail"].endswith(f"use {right}")
+
+
+async def test_a_name_that_does_not_fit_here_is_not_offered(client: httpx.AsyncClient) -> None:
+    problem = (await client.post("/agents", json={"name": "x", "tz": "UTC"})).json()
+    assert problem["detail"] == "there is no field 'tz' here"
 
 
 async def test_every_wrong_field_is_listed(client: httpx.AsyncClient) -> None:

@@ -32,7 +32,7 @@ def after(who: Fenced, writes: int = 1) -> Fenced:
 
 async def renew(database: Database, who: Fenced) -> list[UUID]:
     rows = await database.fetch(RENEW, [{"id": str(who.run_id), "fence": who.fence}], 10.0)
-    return [row["id"] for row in rows]
+    return [row["id"] for row in rows if row["held"]]
 
 
 async def taken_over(world: World) -> tuple[Fenced, Fenced]:

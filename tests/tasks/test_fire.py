@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -250,6 +251,29 @@ async def test_firing_and_settling_do_not_lock_each_other(desk: Desk) -> None:
         assert "missed" not in await desk.outcomes(task_id)
 
 
+@pytest.mark.parametrize("conversation", ["new", "same"])
+async def test_a_start_that_waits_for_a_head_does_not_hold_its_task(desk: Desk, conversation: str) -> None:
+    """`settle` goes from the head to the task: whoever comes the other way round would lock it out for ever."""
+    task_id = await desk.schedule(due=2, overlap="interrupt", conversation=conversation)
+    await desk.fire()
+    await _again(desk, task_id)
+    (run,) = await desk.runs(task_id)
+    async with desk.database.engine_tx() as connection:
+        await connection.execute(
+            "select from heads where conversation_id = $1 for no key update", run["conversation_id"]
+        )
+        look = asyncio.create_task(desk.fire())
+        async with asyncio.timeout(10):
+            while not await desk.database.fetchval(
+                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'heads')"
+            ):
+                await asyncio.sleep(0.01)
+        await connection.execute("set local lock_timeout = '2s'")
+        await connection.execute("update tasks set consecutive_failures = 1 where id = $1", task_id)
+    await look
+    assert await desk.outcomes(task_id) == ["run", "run"]
+
+
 # --- what a start says ---------------------------------------------------------------------------------
 
 
@@ -273,7 +297,9 @@ async def test_the_prompt_knows_its_fire_and_the_last_outcome(desk: Desk) -> Non
     await _again(desk, task_id)
     await desk.fire()
     first, second = [await desk.input_of(run["id"]) for run in await desk.runs(task_id)]
-    assert first["text"].startswith(f"It is {due.astimezone(_berlin()).isoformat()} in Europe/Berlin. Last: ")
+    assert first["text"].startswith(
+        f"It is {due.astimezone(ZoneInfo('Europe/Berlin')).isoformat(timespec='seconds')} in Europe/Berlin. Last: "
+    )
     assert second["text"].endswith("Last: completed All quiet.")
     (data, _) = second["message"]["parts"][0]["content"]
     assert data["tag"] == "fire"
@@ -281,12 +307,6 @@ async def test_the_prompt_knows_its_fire_and_the_last_outcome(desk: Desk) -> Non
     assert data["value"]["previous"]["result"] == "All quiet."
     assert data["value"]["context_data"] == {"team": "ops"}
     assert first["message"]["parts"][0]["content"][0]["value"]["previous"] is None
-
-
-def _berlin() -> object:
-    from zoneinfo import ZoneInfo
-
-    return ZoneInfo("Europe/Berlin")
 
 
 async def test_jitter_delays_the_run_not_the_fire(desk: Desk) -> None:

@@ -1,0 +1,56 @@
+"""The outermost layers: prefixes, request ids, logs and counts."""
+
+import logging
+
+import httpx
+import pytest
+
+
+@pytest.mark.parametrize("prefix", ["", "/api", "/api/v1"])
+async def test_a_leading_prefix_is_stripped(client: httpx.AsyncClient, prefix: str) -> None:
+    assert (await client.get(f"{prefix}/agents/assistant")).json()["name"] == "assistant"
+    assert (await client.get(f"{prefix}/agents/a%20b")).json()["detail"] == "there is no agent 'a b'"
+
+
+@pytest.mark.parametrize("path", ["/apiv1/agents", "/api/v2/agents", "/api/api/agents", "/apis"])
+async def test_only_the_two_prefixes_are(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(path)).status_code == 404
+
+
+async def test_the_root_leads_to_the_docs(client: httpx.AsyncClient) -> None:
+    for path in ("/", "/api", "/api/v1/"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
+async def test_a_request_id_is_echoed_or_made(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/healthz", headers={"X-Request-ID": "my-id.1"})
+    assert answer.headers["x-request-id"] == "my-id.1"
+    made = (await client.get("/healthz")).headers["x-request-id"]
+    for bad in ("a b", "x" * 200, "a\tb", "<script>"):
+        answer = await client.get("/healthz", headers={"X-Request-ID": bad})
+        assert answer.headers["x-request-id"] not in (bad, made)
+
+
+async def test_each_request_is_logged_with_its_id(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="app.api.edge"):
+        await client.get("/agents/assistant?secret=1", headers={"X-Request-ID": "abc"})
+        await client.get("/healthz", headers={"X-Request-ID": "routine"})
+    lines = [record.getMessage() for record in caplog.records if "request_id='abc'" in record.getMessage()]
+    assert len(lines) == 1
+    assert "path='/agents/assistant'" in lines[0]
+    assert "status=200" in lines[0]
+    assert "secret" not in caplog.text
+    assert "routine" not in caplog.text
+
+
+async def test_requests_are_counted_by_route(client: httpx.AsyncClient) -> None:
+    for name in ("assistant", "nobody", "other"):
+        await client.get(f"/agents/{name}")
+    await client.get("/nowhere")
+    text = (await client.get("/metrics")).text
+    assert 'parley_http_requests_total{method="GET",route="/agents/{agent}",status="200"} 1.0' in text
+    assert 'parley_http_requests_total{method="GET",route="/agents/{agent}",status="404"} 2.0' in text
+    assert 'parley_http_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
+    assert 'parley_http_request_seconds_count{method="GET",route="/agents/{agent}"} 3.0' in text
+    assert "nobody" not in text

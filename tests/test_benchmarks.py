@@ -1,0 +1,62 @@
+"""The benchmark suite itself: a tiny run of it, and what it makes of samples."""
+
+import asyncio
+import json
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.client import Client, Failed
+from benchmarks.report import Results
+
+
+def test_a_tiny_run_measures_both_and_voids_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "--json", "--only", "delegated-1", "first-event"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["void"] == {}
+    assert found["environment"]["postgres_fsync"] == "on"
+    delegated = found["phases"]["delegated-1"]
+    assert delegated["runs/s"]["ratio"] == [
+        delegated["runs/s"]["parley"][0] / delegated["runs/s"]["floor"][0],
+    ]
+    assert found["phases"]["first-event"]["first text over the model's ms p50"]["floor-inline"][0] > 0
+    assert found["memory_pss_mb"]["parley"].keys() >= {"api", "worker"}
+
+
+def test_ratios_are_taken_round_by_round_and_a_void_phase_is_not_reported() -> None:
+    results = Results()
+    results.samples["chat-1"]["floor-inline"] = [{"turns/s": 100.0}, {"turns/s": 200.0}, {"turns/s": 50.0}]
+    results.samples["chat-1"]["parley"] = [{"turns/s": 50.0}, {"turns/s": 150.0}, {"turns/s": 50.0}]
+    results.samples["chat-16"]["parley"] = [{"turns/s": 1.0}]
+    results.void["chat-16"] = "parley: failed"
+
+    assert results.summary()["phases"]["chat-1"]["turns/s"]["ratio"] == [0.5, 0.75, 1.0]
+    assert "chat-16" not in results.summary()["phases"]
+    assert "VOID chat-16: parley: failed" in results.text()
+
+
+async def test_the_client_reads_events_however_they_are_cut_and_refuses_failures() -> None:
+    answers = iter(
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1a\r\nevent: a\r\ndata: {}\r\n\r\n: be\r\n"
+            b"1a\r\nat\r\n\r\nevent: b\ndata: [1]\n\n\r\n"
+            b"0\r\n\r\n",
+            b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno",
+        )
+    )
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for content in answers:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(content)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, Client(server.sockets[0].getsockname()[1]) as client:
+        events = [(event.name, event.data) async for event in client.events("GET", "/")]
+        with pytest.raises(Failed, match="answered 409: no"):
+            await client.json("GET", "/")
+
+    assert events == [("a", {}), ("b", [1])]
