@@ -180,6 +180,21 @@ async def start(connection: Connection, new: NewConversation) -> UUID:
     return new.id
 
 
+def task_run(task: Row) -> Json:
+    """What every run of a task has from it: the `run` of its turns."""
+    return {
+        "task_id": task["id"],
+        "priority": task["priority"],
+        "retry": task["retry"],
+        "timeout_seconds": task["timeout_seconds"],
+        "queue_timeout_seconds": task["queue_timeout_seconds"],
+        "deadline_at": task["deadline"],
+        "agent_version": task["agent_version"],
+        "concurrency_key": task["concurrency_key"],
+        "concurrency_limit": task["concurrency_limit"],
+    }
+
+
 HEAD = f"""
 select h.open_runs, h.active_run_id, h.message_seq, h.state, c.pattern_type, c.title, c.context_data, c.on_message,
     c.workspace_id, c.task_id, c.trusted, {HELD_CONVERSATION} as held
@@ -363,6 +378,7 @@ async def _stops_midway(connection: Connection, conversation_id: UUID, message_s
 
 RUN = """
 select r.id, r.conversation_id, r.number, r.state, r.task_id, r.priority, r.timeout_seconds, r.retry, r.output_schema,
+    r.concurrency_key, r.concurrency_limit,
     r.pins, r.agent_version, h.run_no, i.body, i.consumed_seq,
     coalesce((select min(m.seq) - 1 from messages m join runs o on o.id = m.run_id
         where m.conversation_id = r.conversation_id and o.conversation_id = r.conversation_id
@@ -417,7 +433,17 @@ async def retry(
             raise AlreadyFinished("the run completed; there is no failed step to go on from")
         if row["number"] != row["run_no"]:
             raise UseFork
-    columns = ("task_id", "priority", "timeout_seconds", "retry", "output_schema", "pins", "agent_version")
+    columns = (
+        "task_id",
+        "priority",
+        "timeout_seconds",
+        "retry",
+        "output_schema",
+        "pins",
+        "agent_version",
+        "concurrency_key",
+        "concurrency_limit",
+    )
     keep = {name: row[name] for name in columns} | {"retry_of": run_id}
     said = reworded(row["body"], text) if row["body"] and text else row["body"]
     if origin == "failed_step" and row["consumed_seq"] is not None:

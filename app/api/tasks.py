@@ -60,7 +60,7 @@ class TaskOut(BaseModel):
     input: Any | None
     context_data: dict[str, Any]
     depends_on: list[Any] = Field(default_factory=list[Any], description="Not offered yet.")
-    concurrency: dict[str, Any] | None = Field(None, description="Not offered yet.")
+    concurrency: dict[str, Any] | None = Field(None, description="How many runs with this key run at once.")
     priority: int
     conversation: Literal["new", "same"]
     retry: dict[str, Any] | None
@@ -176,6 +176,9 @@ def shown(task: Shown, run: RunOut | None, settings: Settings, secret: str | Non
             "next_fire_at": row.next_fire_at if row.enabled else None,
             "trigger_config": tasks.shown_trigger(trigger) if trigger is not None else None,
             "webhook_url": tasks.webhook_url(settings, row.id, trigger, secret) if trigger is not None else None,
+            "concurrency": {"key": row.concurrency_key, "limit": row.concurrency_limit}
+            if row.concurrency_key
+            else None,
             "notification_config": shown_notification(notification) if notification is not None else None,
             "latest_run": run,
             "result": run.result if run else None,

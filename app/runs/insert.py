@@ -48,6 +48,8 @@ class NewRun:
     retry: Json | None = None
     output_schema: Json | None = None
     pins: Json | None = None
+    concurrency_key: str | None = None
+    concurrency_limit: int | None = None
     agent_version: int | None = None
     detached: bool = False
     lane: str = LANE
@@ -101,17 +103,19 @@ with head as (
 ), run as (
     insert into runs (id, workspace_id, conversation_id, number, root_run_id, retry_of, task_id, fire_id, state, ready,
         lane, priority, run_at, queue_deadline, deadline_at, timeout_seconds, retry, output_schema, pins,
-        agent_version, principal_id, detached, fence, owner, lease_until, claimed_at, started_at)
+        agent_version, principal_id, detached, concurrency_key, concurrency_limit, fence, owner, lease_until, claimed_at, started_at)
     select $2, head.workspace_id, $1, head.run_no, $2, x.retry_of, x.task_id, x.fire_id,
         case when $5 then 'running' else 'queued' end, head.ready, x.lane, x.priority, coalesce(x.run_at, now()),
         now() + make_interval(secs => x.queue_timeout_seconds), x.deadline_at, x.timeout_seconds, x.retry,
         x.output_schema, x.pins, coalesce(x.agent_version, served.version), $6, x.detached,
+        x.concurrency_key, x.concurrency_limit,
         case when $5 then 1 else 0 end, case when $5 then $9 end,
         case when $5 then now() + make_interval(secs => $10) end, case when $5 then now() end,
         case when $5 then now() end
     from head, json_to_record($11::json) as x(retry_of uuid, task_id uuid, fire_id uuid, lane text, priority bigint,
         run_at timestamptz, queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json,
-        output_schema json, pins json, agent_version bigint, detached bool)
+        output_schema json, pins json, agent_version bigint, detached bool,
+        concurrency_key text, concurrency_limit bigint)
     left join served on true
 ), event as (
     insert into events (conversation_id, seq, workspace_id, run_id, type, ref, payload)
@@ -197,6 +201,8 @@ def _columns(run: NewRun) -> dict[str, Any]:
         "pins": run.pins,
         "agent_version": run.agent_version,
         "detached": run.detached,
+        "concurrency_key": run.concurrency_key,
+        "concurrency_limit": run.concurrency_limit,
     }
 
 

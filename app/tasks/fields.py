@@ -29,7 +29,7 @@ Talk = Literal["new", "same"]
 
 LONGEST_SECONDS = 366 * 86_400
 MAX_DATA = 200_000
-LATER_FIELDS = ("depends_on", "attachments", "budget", "concurrency")
+LATER_FIELDS = ("depends_on", "attachments", "budget")
 LATER_VERIFIERS = ("standard", "github", "stripe", "slack", "hmac")
 WHEN = ("schedule_expression", "interval_seconds", "run_at")
 # Fields that say something only about tasks of one type.
@@ -87,6 +87,15 @@ class Retry(BaseModel):
     max_attempts: Whole = Field(4, ge=1, le=20, description="Attempts in all.")
     base_seconds: Seconds = Field(2.0, description="Wait after the first; doubled each time.")
     max_seconds: Seconds = Field(300.0, description="Longest wait.")
+
+
+class Concurrency(BaseModel):
+    """How many runs with the same key may run at once, over all tasks of the workspace."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str = Field(min_length=1, max_length=200, description="What they have in common, such as a customer.")
+    limit: Whole = Field(ge=1, le=10_000, description="How many run at once; the others wait.")
 
 
 class Filter(BaseModel):
@@ -186,6 +195,7 @@ class TaskBody(_Fields):
     run_at: Instant | None = Field(None, description="Not before this instant; for scheduled tasks the only one.")
     conversation: Talk = Field("new", description="Whether each start begins a conversation or goes on in one.")
     priority: Whole = Field(0, ge=-1000, le=1000, description="Higher first.")
+    concurrency: Concurrency | None = Field(None, description="How many of its kind may run at once.")
     retry: Retry | None = Field(None, description="How often a run is tried again.")
     timeout_seconds: Seconds | None = Field(None, description="Running time of one run.")
     queue_timeout_seconds: Seconds | None = Field(None, description="Longest wait for its start.")
@@ -270,6 +280,7 @@ class TaskPatch(_Fields):
     run_at: Instant | None = None
     conversation: Talk | None = None
     priority: Whole | None = None
+    concurrency: Concurrency | None = None
     retry: Retry | None = None
     timeout_seconds: Seconds | None = None
     queue_timeout_seconds: Seconds | None = None

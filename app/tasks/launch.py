@@ -7,7 +7,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app.agents.template import render_instructions
-from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start
+from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start, task_run
 from app.db import Connection, Row
 from app.errors import RunFailed
 from app.messages import Json, clean_text
@@ -82,23 +82,10 @@ async def launch(connection: Connection, settings: Settings, begun: Start) -> Ac
         context=context_of(begun),
         on_message="interrupt" if begun.origin == "schedule" and task["overlap"] == "interrupt" else "enqueue",
         principal_id=begun.principal_id or task["created_by"],
-        run=run_fields(task) | {"fire_id": begun.fire_id, "run_at": begun.run_at},
+        run=task_run(task) | {"fire_id": begun.fire_id, "run_at": begun.run_at},
         run_id=begun.run_id,
     )
     return await reply(connection, settings, task["workspace_id"], begun.conversation_id, turn)
-
-
-def run_fields(task: Row) -> Json:
-    """What every run of the task has from it."""
-    return {
-        "task_id": task["id"],
-        "priority": task["priority"],
-        "retry": task["retry"],
-        "timeout_seconds": task["timeout_seconds"],
-        "queue_timeout_seconds": task["queue_timeout_seconds"],
-        "deadline_at": task["deadline"],
-        "agent_version": task["agent_version"],
-    }
 
 
 def said(begun: Start) -> str:

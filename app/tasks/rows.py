@@ -169,6 +169,8 @@ def _columns(
     values: dict[str, Any] = {name: getattr(body, name) for name in PLAIN}
     values["title"] = body.title or title_of(body.prompt)
     values["retry"] = body.retry.model_dump() if body.retry else None
+    values["concurrency_key"] = body.concurrency.key if body.concurrency else None
+    values["concurrency_limit"] = body.concurrency.limit if body.concurrency else None
     values["notification_config"] = _notification(body, settings, workspace_id, task_id, before)
     secret = None
     if body.trigger_config is not None:
@@ -228,6 +230,8 @@ def fields_of(task: Row) -> dict[str, Any]:
     values: dict[str, Any] = {
         name: task[name] for name in (*PLAIN, "title", "retry", "agent", "task_type") if task[name] is not None
     }
+    if task["concurrency_key"] is not None:
+        values["concurrency"] = {"key": task["concurrency_key"], "limit": task["concurrency_limit"]}
     if task["notification_config"] is not None:
         values["notification_config"] = shown_notification(task["notification_config"])
     return {

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start
+from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start, task_run
 from app.db import Connection, Database, Row
 from app.errors import Disabled, WebhookRefused
 from app.messages import Json
@@ -180,16 +180,7 @@ async def _start(
         task["prompt"],
         context=context_of(task, call.payload),
         principal_id=call.principal.id if call.principal else task["created_by"],
-        run={
-            "task_id": task["id"],
-            "priority": task["priority"],
-            "retry": task["retry"],
-            "timeout_seconds": task["timeout_seconds"],
-            "queue_timeout_seconds": task["queue_timeout_seconds"],
-            "deadline_at": task["deadline"],
-            "agent_version": task["agent_version"],
-            "run_at": run_at,
-        },
+        run=task_run(task) | {"run_at": run_at},
         run_id=run_id,
     )
     return await reply(connection, settings, task["workspace_id"], place.conversation_id, turn)

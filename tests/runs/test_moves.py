@@ -58,7 +58,8 @@ async def test_a_retry_costs_an_attempt_and_waits(world: World) -> None:
     assert await world.claim() == []
     assert events[-1].data == (await world.events(held.conversation_id))[-1].data
     assert events[-1].fields["at"].endswith("Z")
-    assert (await reasons(world.database, [held.run_id]))[held.run_id].startswith("next retry")  # type: ignore[union-attr]
+    why = (await reasons(world.database, [held.run_id]))[held.run_id]
+    assert (why.reason or "").startswith("next retry")
     await world.check()
 
 
@@ -260,9 +261,9 @@ async def test_reasons_in_plain_words(world: World) -> None:
     second = await world.say(conversation, "next")
     later = await world.queued(run={"run_at": datetime.now(UTC) + timedelta(hours=1)})
     said = await reasons(world.database, [first.run_id, second.run_id, later.run_id])
-    assert said[first.run_id] == "no worker is running"
-    assert said[second.run_id] == "behind 1 run of this conversation"
-    assert (said[later.run_id] or "").startswith("starts ")
+    assert said[first.run_id].reason == "no worker is running"
+    assert said[second.run_id].reason == "behind 1 run of this conversation"
+    assert (said[later.run_id].reason or "").startswith("starts ")
     told = await explain(world.database, first.run_id)
     assert told["next_action"]["command"] == "parley worker"
     assert told["last_event"]["type"] == "run.queued"
