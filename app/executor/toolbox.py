@@ -158,14 +158,14 @@ class Toolbox:
     async def _call(self, tool: Tool, call_id: str, arguments: dict[str, Any]) -> Any:
         call = self._recorder.calls[call_id]
         if call.recovered and call.record.state != "proposed":
-            self._reuse(call, tool)
+            await self._reuse(call, tool)
             if call.record.state == "done":
                 return call.record.result
         if not tool.idempotent:
             await self._recorder.start_call(call)
         return await self._run(tool, call, arguments)
 
-    def _reuse(self, call: Call, tool: Tool) -> None:
+    async def _reuse(self, call: Call, tool: Tool) -> None:
         """What an earlier claim has recorded of this call decides.
 
         Raises:
@@ -175,9 +175,9 @@ class Toolbox:
         if record.state == "failed":
             raise _as_told(record.error or "the tool failed", retry=record.result == {"retry": True})
         if record.state in ("started", "unknown") and not tool.idempotent:
-            raise EffectUnknown(
-                f"the tool {record.tool!r} was interrupted and must not run twice; whether it took effect is unknown"
-            )
+            said = f"the tool {record.tool!r} was interrupted and must not run twice; whether it took effect is unknown"
+            await self._recorder.finish_call(call, replace(record, state="unknown", error=said), Usage())
+            raise EffectUnknown(said)
 
     async def _run(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
         context = CallContext(self._loaded, self._doors, self._recorder, call.place.effect_key)
