@@ -86,7 +86,7 @@ def dump_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """Asyncpg answers UUIDs of its own kind, which orjson does not know."""
+    """UUIDs of asyncpg are of its own kind, which orjson does not know."""
     if isinstance(value, UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} is no JSON value")

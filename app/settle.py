@@ -129,7 +129,7 @@ async def settle(
     if ended.task_id:
         await _count(connection, ended.task_id, outcome.state, pauses=pauses)
     terminal = next(event for event in ended.events if event.is_terminal)
-    error = outcome.error["message"] if outcome.error else None
+    error = outcome.error.get("message") if outcome.error else None
     work_is_due |= await announce(
         connection, settings, about, terminal, text=outcome.result or "", error=error, model=ended.model
     )

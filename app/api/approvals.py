@@ -108,10 +108,10 @@ async def show(caller: Caller, approval_id: UUID) -> ApprovalOut:
 async def list_approvals(
     caller: Reader,
     page: Annotated[PageOf, paged("approvals")],
-    state: Annotated[State | None, Query()] = None,
-    kind: Annotated[Kind | None, Query()] = None,
-    run_id: Annotated[UUID | None, Query()] = None,
-    conversation_id: Annotated[UUID | None, Query()] = None,
+    state: Annotated[State | None, Query(description="In this state.")] = None,
+    kind: Annotated[Kind | None, Query(description="Of this kind.")] = None,
+    run_id: Annotated[UUID | None, Query(description="Asked by this run.")] = None,
+    conversation_id: Annotated[UUID | None, Query(description="Asked in this conversation.")] = None,
 ) -> Page[ApprovalOut]:
     """Newest first."""
     query = selected().where(Approval.workspace_id == caller.workspace_id)

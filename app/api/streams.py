@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header, Query, Request, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 
 from app.errors import InvalidCursor
 from app.events import dump_data, follow, replay
@@ -65,10 +65,10 @@ def sse(engine: Engine, conversation_id: UUID, *, after: int | None, run_id: UUI
 
 async def _lines(
     engine: Engine, conversation_id: UUID, after: int | None, run_id: UUID | None
-) -> AsyncGenerator[ServerSentEvent]:
+) -> AsyncGenerator[bytes]:
     async for event in follow(engine.bus, engine.database, conversation_id, after=after, run_id=run_id):
-        number = None if event.id is None else str(event.id)
-        yield ServerSentEvent(data=dump_data(event.data), event=event.event, id=number)
+        number = "" if event.id is None else f"id: {event.id}\n"
+        yield f"{number}event: {event.event}\ndata: {dump_data(event.data)}\n\n".encode()
 
 
 async def event_page(

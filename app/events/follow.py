@@ -109,7 +109,11 @@ class Reader:
         return [ServerEvent(delta.event, delta.data)]
 
 
-FIRST_OF_RUN = "select coalesce(min(seq), 1) - 1 from events where run_id = $1"
+# Where the log ends, and the number before the run's first event; 0 without a run.
+BOUNDS = """
+select event_seq, (select coalesce(min(seq), 1) - 1 from events where run_id = $2) as before_run
+from heads where conversation_id = $1
+"""
 
 
 async def follow(
@@ -125,13 +129,12 @@ async def follow(
             conversation's head gets `stream.reset` and then everything.
         run_id: Only this run's events; the stream then ends after its terminal one.
     """
-    head = await database.fetchval("select event_seq from heads where conversation_id = $1", conversation_id)
-    if after is not None and after > (head or 0):
-        yield ServerEvent("stream.reset", {"conversation_id": str(conversation_id), "head": head or 0})
+    bounds = await database.fetchrow(BOUNDS, conversation_id, run_id)
+    head, before_run = (bounds["event_seq"], bounds["before_run"]) if bounds else (0, 0)
+    if after is not None and after > head:
+        yield ServerEvent("stream.reset", {"conversation_id": str(conversation_id), "head": head})
         after = None
-    if after is None:
-        after = await database.fetchval(FIRST_OF_RUN, run_id) if run_id else 0
     async with bus.subscribe(conversation_id) as inbox:
-        reader = Reader(bus, database, conversation_id, after or 0, run_id)
+        reader = Reader(bus, database, conversation_id, before_run if after is None else after, run_id)
         async for event in reader.events(inbox):
             yield event

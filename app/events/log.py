@@ -4,7 +4,6 @@ Numbers come from the conversation's head row, taken under lock by the writing s
 number order, and the numbers have no gaps.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from app.db import Connection, Database, Row
+from app.db import Connection, Database, Row, dump_json
 from app.messages import Json
 
 
@@ -240,4 +239,4 @@ def decode(record: Json) -> StoredEvent:
 
 def dump_data(data: Json) -> str:
     """An event's data on one line."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return dump_json(data)

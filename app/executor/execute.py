@@ -71,7 +71,8 @@ class Execution:
         """Stop at the next await; the first reason counts."""
         if self.why is None and self.task is not None and not self.ending:
             self.why = why
-            self.task.cancel()
+            # A task that is cancelled before its first step never runs, not even to give the run back: let it begin.
+            asyncio.get_running_loop().call_soon(self.task.cancel)
 
     def step_aside(self) -> None:
         """Give the run back at its next step boundary: nothing is cut off."""
@@ -179,6 +180,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
     log.info("run.stopped", why=execution.why)
     if execution.why is Stop.LOST:
         return
+    if execution.cast:
+        await execution.cast.recorder.rest()
     try:
         if execution.why is Stop.CANCEL:
             await _settle(engine, execution, _partial(execution))
@@ -204,10 +207,12 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
     known = engine.providers.failure(error)
     log.warning("run.failed_attempt", code=known.code, detail=known.detail, exc_info=_unexpected(error, known))
     cast = execution.cast
+    execution.ending = True
+    if cast:
+        await cast.recorder.rest()
     try:
         if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
             delay = retry_delay(cast.loaded, known)
-            execution.ending = True
             again = retry_later(engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known))
             engine.bus.publish(await again)
             return

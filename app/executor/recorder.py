@@ -114,6 +114,11 @@ class Recorder:
         """
         return await whole(self._write(write))
 
+    async def rest(self) -> None:
+        """Wait for a write under way: what was recorded, and `fenced`, are known only after it."""
+        async with self._turn:
+            return
+
     async def _write(self, write: Write) -> Written:
         async with self._turn:
             write.model, self._model = self._model, None
@@ -356,7 +361,9 @@ class Checkpoint(AbstractCapability[Any]):
         if self._recorder.aside:
             raise SteppedAside
         if steers:
-            request_context.messages.extend(await self._recorder.consume_steers(steers))
+            injected = await self._recorder.consume_steers(steers)
+            request_context.messages = [*request_context.messages, *injected]  # what this request sees ...
+            ctx.messages.extend(injected)  # ... and what the history keeps for the next ones
         return request_context
 
     async def after_model_request(
@@ -371,13 +378,17 @@ class Checkpoint(AbstractCapability[Any]):
 async def whole(work: Coroutine[Any, Any, T]) -> T:
     """Let work that has begun come to its end, also when whoever waits for it is cancelled meanwhile."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # Whoever waited is gone; the next write meets the same error.
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:  # Cancel scopes say it again and again.
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # Whoever waited is gone; the next write meets the same error.
+    raise cancelled
 
 
 def after_last_response(messages: Sequence[ModelMessage]) -> list[ModelRequest]:

@@ -217,6 +217,8 @@ class Toolbox:
         """
         decision = self._decision(call, "effect")
         if decision is None:
+            call.record = replace(call.record, state="unknown")
+            await self._recorder.write(Write(calls=[call.record]))
             raise self._parked("effect", call, ASK, call.record.arguments)
         said = _said(decision) or {}
         if decision["state"] == "approved" and said.get("outcome") == "happened":
@@ -225,9 +227,9 @@ class Toolbox:
             return result
         if decision["state"] == "approved" and said.get("outcome") == "repeat":
             return await self._start(tool, call, arguments)
-        raise EffectUnknown(
-            f"the tool {tool.name!r} was interrupted and must not run twice; whether it took effect is unknown"
-        )
+        told = f"the tool {tool.name!r} was interrupted and must not run twice; whether it took effect is unknown"
+        await self._recorder.finish_call(call, replace(call.record, state="unknown", error=told), Usage())
+        raise EffectUnknown(told)
 
     async def _answered(self, tool: Tool, call: Call, park: Park) -> Any:
         """The answer to the question a tool asks, once there is one."""

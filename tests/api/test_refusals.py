@@ -173,12 +173,9 @@ async def test_an_idempotency_key_that_is_none(client: httpx.AsyncClient, key: s
 @pytest.mark.parametrize(
     ("path", "feature"),
     [
-        ("/approvals", "approvals"),
-        ("/approvals/1/decision", "approvals"),
         ("/artifacts", "artifacts"),
         ("/budgets", "budgets"),
         ("/usage", "usage reports"),
-        ("/pause", "pause"),
         ("/slack/events", "replies in Slack"),
         ("/tools/import", "importing tools from OpenAPI documents"),
         ("/v1/responses", "the OpenAI-compatible API"),

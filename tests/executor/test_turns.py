@@ -404,8 +404,37 @@ async def offered(world: World, engine: Engine, pattern: str, **fields: Any) -> 
     return seen
 
 
-async def test_untrusted_conversations_may_only_read(world: World, engine: Engine) -> None:
-    assert await offered(world, engine, "triggered") == {"read", "code"}
+async def test_untrusted_conversations_are_offered_everything(world: World, engine: Engine) -> None:
+    assert await offered(world, engine, "triggered") == {str(risk) for risk in Risk}
+
+
+@pytest.mark.parametrize("risk", Risk)
+async def test_untrusted_conversations_ask_before_they_change_anything(
+    world: World, engine: Engine, risk: Risk
+) -> None:
+    made: list[Any] = []
+
+    async def change(context: Any, arguments: Any) -> str:
+        made.append(arguments)
+        return "done"
+
+    async with tools(tool("change", change, risk=risk)):
+        script = in_turn(calls(("change", {})), text("ok"))
+        conversation = await spawn(world, engine, script, pattern="triggered", tools=["change"])
+        asks = risk not in (Risk.READ, Risk.CODE)
+        if asks:
+            await until(world, conversation, "waiting")
+        else:
+            await done(world, conversation)
+    assert len(made) == (0 if asks else 1)
+
+
+async def until(world: World, conversation: UUID, state: str) -> None:
+    for _ in range(300):
+        if (await run_of(world, conversation))["state"] == state:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(dict(await run_of(world, conversation)))
 
 
 async def test_a_denied_tool_is_not_offered(world: World, engine: Engine) -> None:

@@ -30,6 +30,7 @@ def test_the_arguments_are_those_of_the_contract() -> None:
         "web_search": ["query"],
         "fetch_url": ["url"],
         "chatbot": ["query"],
+        "ask_person": ["question"],
         "notify": ["text", "channel"],
         "schedule_task": ["prompt", "schedule_expression", "timezone"],
         "propose_state": ["patch"],

@@ -1,0 +1,24 @@
+"""`start`, `reply`, `fork`, `carry_on`, `retry`: the one way in for every interaction.
+
+All of them need an `engine_tx()`. What they answer is published, rung or executed after its commit.
+"""
+
+from app.conversations.again import carry_on, fork, retry
+from app.conversations.reply import Accepted, Turn, lock, reply, task_run
+from app.conversations.start import AgentRef, NewConversation, find_agent, start, title_of
+
+__all__ = [
+    "Accepted",
+    "AgentRef",
+    "NewConversation",
+    "Turn",
+    "carry_on",
+    "find_agent",
+    "fork",
+    "lock",
+    "reply",
+    "retry",
+    "start",
+    "task_run",
+    "title_of",
+]

@@ -1,0 +1,429 @@
+"""Runs that are cancelled, steered, given back, and taken up again after their process died."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
+
+from app.approvals import Decision, decide
+from app.db import DEFAULT_WORKSPACE
+from app.executor import Engine
+from app.executor.execute import Stop
+from app.runs import Claim
+from app.tools import Risk
+from tests.engine import World, in_turn, tool, tools
+from tests.executor.test_turns import calls, counted, done, run_of, spawn, text, until
+
+
+async def started(world: World, conversation: UUID) -> UUID:
+    run = (await run_of(world, conversation))["id"]
+    await world.until(run, lambda row: row["state"] == "running")
+    return run
+
+
+async def cancel(engine: Engine, run: UUID, conversation: UUID) -> None:
+    await engine.cancel(DEFAULT_WORKSPACE, run, conversation, "enough")
+
+
+async def die(world: World, engine: Engine, run: UUID) -> Claim:
+    """The process dies: nothing more is written, the lease runs out, another claim takes the run."""
+    execution = engine.running[run]
+    execution.stop(Stop.LOST)
+    if execution.task:
+        await asyncio.gather(execution.task, return_exceptions=True)
+    assert (await world.run(run))["state"] == "running"
+    await world.lapse(run)
+    await world.recover()
+    (claim,) = await world.claim(owner=engine.owner)
+    return claim
+
+
+# --- cancel --------------------------------------------------------------------------------------------------
+
+
+async def test_cancel_while_it_speaks_keeps_what_was_said(world: World, engine: Engine) -> None:
+    conversation = await spawn(world, engine, in_turn(text(" ".join(["word"] * 500))), pause=0.01)
+    run = await started(world, conversation)
+    await asyncio.sleep(0.3)
+    await cancel(engine, run, conversation)
+    row = await done(world, conversation)
+    assert (row["state"], row["error"]["code"]) == ("cancelled", "cancelled")
+    last = (await world.messages(conversation))[-1]
+    assert (last["role"], last["interrupted"]) == ("assistant", True)
+    assert last["text"].startswith("word word")
+    assert row["result"] == last["text"]
+    event = next(event for event in await world.events(conversation) if event.type == "message.completed")
+    assert event.fields["interrupted"]
+
+
+async def test_a_turn_after_a_cancelled_one(world: World, engine: Engine) -> None:
+    """The model is asked again with what was said before; nothing in the history stops it."""
+    seen: list[ModelMessage] = []
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        seen[:] = messages
+        if len(messages) == 1:
+            return text(" ".join(["word"] * 500))
+        return text("ok")
+
+    conversation = await spawn(world, engine, script, pause=0.01)
+    run = await started(world, conversation)
+    await asyncio.sleep(0.2)
+    await cancel(engine, run, conversation)
+    await done(world, conversation)
+    accepted = await world.say(conversation, "Again", inline=engine.inline)
+    engine.welcome(accepted)
+    row = await world.ended(accepted.run_id)
+    assert (row["state"], row["result"]) == ("completed", "ok")
+    assert [message.kind for message in seen] == ["request", "response", "request"]
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_cancel_while_a_tool_works(world: World, engine: Engine, idempotent: bool) -> None:
+    working = asyncio.Event()
+    seen: list[ModelMessage] = []
+
+    async def work(context: Any, arguments: dict[str, Any]) -> Any:
+        if arguments["n"] == 0:
+            return "quick"
+        working.set()
+        await asyncio.sleep(30)
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        seen[:] = messages
+        return calls(("t", {"n": 0}), ("t", {"n": 1})) if len(messages) == 1 else text("ok")
+
+    async with tools(tool("t", work, idempotent=idempotent)):
+        conversation = await spawn(world, engine, script, tools=["t"])
+        run = await started(world, conversation)
+        await asyncio.wait_for(working.wait(), 5)
+        await asyncio.sleep(0.05)
+        await cancel(engine, run, conversation)
+        row = await done(world, conversation)
+        assert row["state"] == "cancelled"
+        assert (await world.calls(conversation))[0]["state"] == "done"
+        accepted = await world.say(conversation, "Again", inline=engine.inline)
+        engine.welcome(accepted)
+        row = await world.ended(accepted.run_id)
+    assert (row["state"], row["result"]) == ("completed", "ok")
+    returned = {
+        part.tool_call_id
+        for message in seen
+        if isinstance(message, ModelRequest)
+        for part in message.parts
+        if part.part_kind == "tool-return"
+    }
+    assert returned == {"c0", "c1"}
+
+
+async def test_cancel_in_back_off(world: World, engine: Engine) -> None:
+    from pydantic_ai.exceptions import ModelHTTPError
+
+    conversation = await spawn(
+        world, engine, in_turn(ModelHTTPError(503, "scripted", {})), run={"retry": {"base_seconds": 60}}
+    )
+    run = (await run_of(world, conversation))["id"]
+    await world.until(run, lambda row: row["state"] == "queued")
+    await cancel(engine, run, conversation)
+    assert (await done(world, conversation))["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.004, 0.006, 0.01, 0.015, 0.02, 0.03])
+async def test_cancel_at_any_moment_ends_the_run_soon(world: World, engine: Engine, delay: float) -> None:
+    """Also in the middle of a write: the run does not wait for its lease to run out."""
+    script = in_turn(*(calls(("t", {"n": n}), prefix=f"r{n}") for n in range(8)), text("done"))
+    async with tools(tool("t", counted)):
+        conversation = await spawn(world, engine, script, tools=["t"])
+        run = (await run_of(world, conversation))["id"]
+        await asyncio.sleep(delay)
+        await cancel(engine, run, conversation)
+        row = await world.ended(run, 3)
+    assert row["state"] in ("cancelled", "completed")
+    await world.check()
+
+
+# --- steer ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_steer_is_seen_at_the_next_step_and_ever_after(world: World, engine: Engine) -> None:
+    asked: list[list[str]] = []
+    working, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(context: Any, arguments: dict[str, Any]) -> Any:
+        working.set()
+        await go_on.wait()
+        return "fine"
+
+    def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        asked.append([str(part.content) for message in messages if message.kind == "request" for part in message.parts])
+        given = sum(isinstance(message, ModelResponse) for message in messages)
+        return calls(("t", {}), prefix=f"r{given}") if given < 2 else text("done")
+
+    async with tools(tool("t", work)):
+        conversation = await spawn(world, engine, script, tools=["t"])
+        run = await started(world, conversation)
+        await asyncio.wait_for(working.wait(), 5)
+        steered = await world.say(conversation, "In French, please", on_message="steer")
+        assert steered.run_id == run
+        go_on.set()
+        row = await done(world, conversation)
+    assert row["state"] == "completed"
+    assert asked[1] == ["Go", "fine", "In French, please"]
+    assert asked[2] == ["Go", "fine", "In French, please", "fine"]
+    assert await world.said(conversation) == [
+        ("user", "Go"),
+        ("assistant", ""),
+        ("tool", ""),
+        ("user", "In French, please"),
+        ("assistant", ""),
+        ("tool", ""),
+        ("assistant", "done"),
+    ]
+    assert await world.database.fetchval("select count(*) from inputs where consumed_seq is null") == 0
+    accepted = await world.say(conversation, "Again", inline=engine.inline)
+    engine.welcome(accepted)
+    assert (await world.ended(accepted.run_id))["state"] == "completed"
+    assert asked[-1] == ["Go", "fine", "In French, please", "fine", "Again"]
+
+
+async def test_a_crash_after_a_steer_was_stored(world: World, engine: Engine) -> None:
+    asked: list[list[str]] = []
+    stall = asyncio.Event()
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        asked.append([str(part.content) for message in messages if message.kind == "request" for part in message.parts])
+        if len(asked) == 1:
+            return calls(("t", {}))
+        if len(asked) == 2:
+            stall.set()
+            await asyncio.sleep(30)
+        return text("done")
+
+    async def work(context: Any, arguments: dict[str, Any]) -> Any:
+        await world.say(conversation, "In French, please", on_message="steer")
+        return "fine"
+
+    async with tools(tool("t", work)):
+        conversation = await spawn(world, engine, script, tools=["t"])
+        run = await started(world, conversation)
+        await asyncio.wait_for(stall.wait(), 5)
+        engine.spawn(await die(world, engine, run))
+        row = await done(world, conversation)
+    assert row["state"] == "completed"
+    assert asked[1] == asked[2] == ["Go", "fine", "In French, please"]
+
+
+# --- death at each edge --------------------------------------------------------------------------------------
+
+
+class Journal:
+    """What really happened, whoever did it."""
+
+    def __init__(self) -> None:
+        self.requests: list[int] = []
+        self.effects: list[Any] = []
+        self.stop_at: str | None = None
+        self.stopped = asyncio.Event()
+
+    async def edge(self, name: str) -> None:
+        """The process stands still here once, so that it can be killed."""
+        if self.stop_at == name:
+            self.stop_at = None
+            self.stopped.set()
+            await asyncio.sleep(60)
+
+    async def model(self, messages: list[ModelMessage], info: Any) -> ModelResponse:
+        given = sum(isinstance(message, ModelResponse) for message in messages)
+        await self.edge(f"model {given}")
+        self.requests.append(given)
+        return (
+            calls(("t", {"n": 0}), ("t", {"n": 1}), ("t", {"n": 2}))
+            if given == 0
+            else calls(("t", {"n": 3}), prefix="d")
+            if given == 1
+            else text("done")
+        )
+
+    async def tool(self, context: Any, arguments: dict[str, Any]) -> Any:
+        n = arguments["n"]
+        if n == 1:
+            await asyncio.sleep(0.05)
+        await self.edge(f"before {n}")
+        self.effects.append((n, context.effect_key))
+        await self.edge(f"after {n}")
+        return n
+
+
+@pytest.fixture
+async def journal() -> AsyncIterator[Journal]:
+    made = Journal()
+    async with tools(tool("t", made.tool, risk=Risk.WRITE)):
+        yield made
+
+
+EDGES = ["model 0", "model 1", "model 2", *(f"{when} {n}" for n in range(4) for when in ("before", "after"))]
+
+
+@pytest.mark.parametrize("edge", EDGES)
+async def test_death_at_each_edge(world: World, engine: Engine, journal: Journal, edge: str) -> None:
+    journal.stop_at = edge
+    conversation = await spawn(world, engine, journal.model, tools=["t"])
+    run = await started(world, conversation)
+    await asyncio.wait_for(journal.stopped.wait(), 5)
+    await asyncio.sleep(0.1)  # the other calls of the response finish and are recorded
+    recorded = [call for call in await world.calls(conversation) if call["state"] == "done"]
+    engine.spawn(await die(world, engine, run))
+    row = await done(world, conversation)
+    assert (row["state"], row["crash_count"], row["attempt"], row["fence"]) == ("completed", 1, 1, 2)
+    assert row["requests"] == 3
+    assert journal.requests == [0, 1, 2], "a recorded response was asked again"
+    counts = [sum(n == each for each, _ in journal.effects) for n in range(4)]
+    for call in recorded:
+        assert counts[call["arguments"]["n"]] == 1, "a finished call was repeated"
+    assert max(counts) <= 2
+    assert len({key for _, key in journal.effects}) == 4  # a repeated call has its old key
+    assert [call["state"] for call in await world.calls(conversation)] == ["done"] * 4
+    assert [role for role, _ in await world.said(conversation)] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+
+
+async def test_a_finished_run_whose_end_was_lost_is_only_ended(world: World, engine: Engine, journal: Journal) -> None:
+    """The answer's message is stored only with the end; after a death in between it is asked once more."""
+    conversation = await spawn(world, engine, journal.model, tools=["t"])
+    row = await done(world, conversation)
+    assert row["state"] == "completed"
+    await world.database.execute(
+        "update runs set state = 'running', finished_at = null, ready = true, lease_until = now(), owner = 'x' "
+    )
+    await world.database.execute("update heads set open_runs = 1, state = 'running', active_run_id = $1", row["id"])
+    await world.database.execute("delete from events where type = 'run.completed'")
+    await world.database.execute("update heads set event_seq = event_seq - 1")
+    await world.lapse(row["id"])
+    await world.recover()
+    (claim,) = await world.claim(owner=engine.owner)
+    engine.spawn(claim)
+    again = await done(world, conversation)
+    assert (again["state"], again["result"]) == ("completed", "done")
+    assert journal.requests == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "times", "result"),
+    [
+        ({"outcome": "happened", "result": "paid 5"}, "completed", 1, "paid 5"),
+        ({"outcome": "repeat"}, "completed", 2, "paid"),
+        ({"outcome": "fail"}, "failed", 1, None),
+        (None, "failed", 1, None),
+    ],
+)
+async def test_an_unknown_outcome_of_a_tool_that_must_not_run_twice(
+    world: World, engine: Engine, said: dict[str, Any] | None, state: str, times: int, result: str | None
+) -> None:
+    working = asyncio.Event()
+    runs = 0
+
+    async def pay(context: Any, arguments: dict[str, Any]) -> Any:
+        nonlocal runs
+        runs += 1
+        working.set()
+        await asyncio.sleep(60 if runs == 1 else 0)
+        return "paid"
+
+    async with tools(tool("pay", pay, idempotent=False, risk=Risk.MONEY, timeout_seconds=90)):
+        conversation = await spawn(world, engine, in_turn(calls(("pay", {})), text("done")), tools=["pay"])
+        run = await started(world, conversation)
+        await asyncio.wait_for(working.wait(), 5)
+        engine.spawn(await die(world, engine, run))
+        await until(world, conversation, "waiting")
+        await world.check()
+        assert runs == 1
+        question = await world.database.fetchrow("select id, kind, tool from approvals")
+        assert question
+        assert (question["kind"], question["tool"]) == ("effect", "pay")
+        decision = Decision(approve=said is not None, arguments=said)
+        async with world.database.engine_tx() as connection:
+            await decide(connection, DEFAULT_WORKSPACE, question["id"], decision, principal_id=None)
+        (claim,) = await world.claim(owner=engine.owner)
+        engine.spawn(claim)
+        row = await done(world, conversation)
+    assert row["state"] == state
+    assert (row["error"] or {}).get("code") == (None if state == "completed" else "effect_unknown")
+    assert runs == times
+    (call,) = await world.calls(conversation)
+    assert (call["state"], call["result"]) == ("done" if result else "unknown", result)
+
+
+async def test_a_proposed_call_has_not_happened(world: World, engine: Engine) -> None:
+    """A tool that must not run twice starts in a commit of its own: before that, it may begin."""
+    paid = 0
+
+    async def pay(context: Any, arguments: dict[str, Any]) -> Any:
+        nonlocal paid
+        paid += 1
+        return "paid"
+
+    async def first(context: Any, arguments: dict[str, Any]) -> Any:
+        return "ok"
+
+    async with tools(tool("pay", pay, idempotent=False)):
+        conversation = await spawn(world, engine, in_turn(calls(("pay", {})), text("done")), tools=["pay"])
+        run = await started(world, conversation)
+        row = await done(world, conversation)
+        assert (row["state"], paid) == ("completed", 1)
+        types = await world.types(conversation)
+        assert types.index("tool.started") > types.index("message.completed")
+        assert run == row["id"]
+        assert first is not None
+
+
+# --- given back ----------------------------------------------------------------------------------------------
+
+
+async def test_a_released_run_goes_on_elsewhere(world: World, engine: Engine, journal: Journal) -> None:
+    journal.stop_at = "model 1"
+    conversation = await spawn(world, engine, journal.model, tools=["t"])
+    run = await started(world, conversation)
+    await asyncio.wait_for(journal.stopped.wait(), 5)
+    await engine.release_all()
+    row = await world.run(run)
+    assert (row["state"], row["attempt"], row["crash_count"]) == ("queued", 1, 0)
+    (claim,) = await world.claim(owner=engine.owner)
+    engine.spawn(claim)
+    row = await done(world, conversation)
+    assert row["state"] == "completed"
+    assert journal.requests == [0, 1, 2]
+    assert len(journal.effects) == 4
+
+
+async def test_a_later_claim_in_the_same_process_keeps_its_lease(world: World, engine: Engine) -> None:
+    """The old execution ends after the new one began: it must not take the new one's heartbeat with it."""
+    stall = asyncio.Event()
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        await stall.wait()
+        return text("ok")
+
+    conversation = await spawn(world, engine, script)
+    run = await started(world, conversation)
+    await asyncio.sleep(0.05)
+    old = engine.running[run]
+    await world.lapse(run)
+    await world.recover()
+    (claim,) = await world.claim(owner=engine.owner)
+    engine.spawn(claim)
+    assert old.task
+    old.stop(Stop.LOST)
+    await asyncio.gather(old.task, return_exceptions=True)
+    assert engine.running[run].claim == claim
+    assert engine.heartbeat._held[run][0] == claim.fence
+    stall.set()
+    assert (await done(world, conversation))["state"] == "completed"
