@@ -35,6 +35,7 @@ class Resident:
         self._engine = engine
         self._lane = lane
         self._settings = engine.settings
+        self._stopping = asyncio.Event()
         self._rung = asyncio.Event()
         self._mail = asyncio.Event()
         self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box))
@@ -51,6 +52,10 @@ class Resident:
 
     async def stop(self) -> None:
         """Stop claiming, let runs come to a step boundary, give the rest back."""
+        self._stopping.set()
+        self.ring(self._lane)
+        # A look that has begun comes to its end: a claim cut off may have committed runs that nobody would execute.
+        await asyncio.wait(self._tasks, timeout=GRACE_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -67,7 +72,7 @@ class Resident:
 
     async def _for_ever(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A loop that outlives PostgreSQL outages and its own defects."""
-        while True:
+        while not self._stopping.is_set():
             try:
                 await loop()
             except DatabaseUnavailable as error:
@@ -76,7 +81,7 @@ class Resident:
                 self._no_recovery_until = time.monotonic() + self._settings.parley_lease_seconds
             except Exception:  # a defect in one pass must not end the worker
                 log.exception("worker.loop_broke")
-            await asyncio.sleep(self._settings.parley_sweep_seconds)
+            await _wait(self._stopping, self._settings.parley_sweep_seconds)
 
     # --- claiming --------------------------------------------------------------------------------------
 
@@ -85,9 +90,9 @@ class Resident:
         return self._settings.parley_concurrency - len(self._engine.running)
 
     async def _claim_loop(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             self._rung.clear()
-            while self._free > 0 and await self._claim_batch():
+            while self._free > 0 and not self._stopping.is_set() and await self._claim_batch():
                 pass
             await self._pass_on_if_full()
             await _wait(self._rung, self._settings.parley_sweep_seconds)
@@ -114,8 +119,8 @@ class Resident:
     # --- sweeping --------------------------------------------------------------------------------------
 
     async def _sweep_loop(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.parley_sweep_seconds)
+        while not self._stopping.is_set():
+            await _wait(self._stopping, self._settings.parley_sweep_seconds)
             await self._sweep()
 
     async def _sweep(self) -> None:
@@ -139,14 +144,14 @@ class Resident:
     # --- delivering ------------------------------------------------------------------------------------
 
     async def _delivery_loop(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             self._mail.clear()
-            while await self._sender.send_due(DELIVERIES) == DELIVERIES:
+            while not self._stopping.is_set() and await self._sender.send_due(DELIVERIES) == DELIVERIES:
                 pass
             await _wait(self._mail, self._settings.parley_sweep_seconds)
 
     async def _beat_loop(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             await beat(
                 self._engine.database,
                 self._engine.owner,
@@ -154,7 +159,7 @@ class Resident:
                 slots=self._settings.parley_concurrency,
                 running=len(self._engine.running),
             )
-            await asyncio.sleep(BEAT_SECONDS)
+            await _wait(self._stopping, BEAT_SECONDS)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -22,7 +22,7 @@ from app.executor.execute import Execution, Stop, execute
 from app.messages import Json
 from app.models import new_id
 from app.providers import Providers
-from app.queue import Bell
+from app.queue import LANE, Bell
 from app.runs import (
     Checkpoints,
     Claim,
@@ -115,7 +115,12 @@ class Engine:
         if accepted.claim:
             self.spawn(accepted.claim)
         elif accepted.ready:
-            self.bell.ring()
+            self._ring()
+
+    def _ring(self) -> None:
+        """Wake workers: those that listen now hear it at once, the bell's poll reaches any other."""
+        self.bus.control({"ring": LANE})
+        self.bell.ring()
 
     # --- executing -----------------------------------------------------------------------------------
 
@@ -177,14 +182,14 @@ class Engine:
         """Publish what a transaction has committed, and ring if work became due."""
         self.bus.publish(settled.events)
         if settled.work_is_due:
-            self.bell.ring()
+            self._ring()
 
     async def hand_on(self, conversation_id: UUID) -> None:
         """Make the lowest open run of a conversation ready, when none is."""
         async with self.database.engine_tx() as connection:
             await connection.execute(LOCK_HEAD, conversation_id)
             await hand_on(connection, conversation_id)
-        self.bell.ring()
+        self._ring()
 
     async def park(self, who: Fenced, questions: list[NewApproval]) -> None:
         """Let a run wait for people, then tell.
@@ -220,6 +225,8 @@ class Engine:
     def _on_control(self, message: Json) -> None:
         if "cancel" in message:
             self._on_cancel(UUID(message["cancel"]))
+        elif "ring" in message and self.bell.listener:
+            self.bell.listener(message["ring"])
 
     def _on_cancel(self, run_id: UUID) -> None:
         if run_id in self.running:
