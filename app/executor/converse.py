@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic_ai import Agent
+from pydantic_ai import Agent, capture_run_messages
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.output import StructuredDict
@@ -42,13 +42,20 @@ async def converse(cast: Cast) -> Outcome:
     if finished is not None:
         return completed(cast, finished, history)
     agent = agent_of(cast, cast.loaded.output_schema)
-    result = await agent.run(
-        None,
-        message_history=history,
-        usage=usage_so_far(cast.recorder),
-        usage_limits=limits_of(cast.loaded),
-    )
-    return completed(cast, result.output, result.all_messages())
+    output, messages = await ask(cast, agent, history)
+    return completed(cast, output, messages)
+
+
+async def ask(cast: Cast, agent: Agent[None, Any], history: Sequence[ModelMessage]) -> tuple[Any, list[ModelMessage]]:
+    """Run the library over a history; the recorder sees its messages also when it is cut off."""
+    with capture_run_messages() as cast.recorder.heard:
+        result = await agent.run(
+            None,
+            message_history=history,
+            usage=usage_so_far(cast.recorder),
+            usage_limits=limits_of(cast.loaded),
+        )
+    return result.output, result.all_messages()
 
 
 def history_of(bodies: Sequence[Json]) -> list[ModelMessage]:

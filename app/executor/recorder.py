@@ -89,6 +89,7 @@ class Recorder:
         self._responses = 0
         # Whether the requests at the history's end are rows already.
         self._tail_is_stored = bool(loaded.messages) and loaded.messages[-1]["body"].get("kind") == "request"
+        self.heard: list[ModelMessage] = []  # What the library has, also of a response that was cut off.
         self.message_seq = loaded.message_seq
         used = loaded.used
         self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
