@@ -106,7 +106,12 @@ def instructions_of(loaded: Loaded, extra: str = "") -> str:
 def usage_so_far(recorder: Recorder) -> RunUsage:
     """What the run has used already, so that its limits hold over recoveries and phases."""
     used = recorder.used
-    return RunUsage(requests=used.requests, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+    return RunUsage(
+        requests=used.requests,
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        tool_calls=recorder.tool_calls,
+    )
 
 
 def limits_of(loaded: Loaded) -> UsageLimits:

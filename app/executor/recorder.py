@@ -94,6 +94,8 @@ class Recorder:
         used = loaded.used
         self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
         self.calls: dict[str, Call] = self._recovered_calls()
+        # Finished calls so far; those that the library is about to be answered from the ledger it counts itself.
+        self.tool_calls = used["tool_calls"] - (0 if self._tail_is_stored else self._done())
 
     @property
     def fenced(self) -> Fenced:
@@ -312,10 +314,14 @@ class Recorder:
         )
         await self.write(Write(calls=[call.record], events=[event]))
 
+    def _done(self) -> int:
+        return sum(call.record.state == "done" for call in self.calls.values())
+
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
         """Commit how a call ended: done, failed or unknown."""
         call.record = record
         await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage))
+        self.tool_calls += record.state == "done"
 
     def ended_event(self, call: Call) -> NewEvent:
         """The event that tells how a call ended."""

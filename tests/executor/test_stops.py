@@ -9,6 +9,7 @@ import pytest
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
 from app.db import DEFAULT_WORKSPACE
+from app.errors import LeaseLost
 from app.executor import Engine
 from app.executor.execute import Stop
 from app.runs import Claim
@@ -402,3 +403,56 @@ async def test_a_later_claim_in_the_same_process_keeps_its_lease(world: World, e
     assert engine.heartbeat._held[run][0] == claim.fence
     stall.set()
     assert (await done(world, conversation))["state"] == "completed"
+
+
+async def test_the_limit_on_tool_calls_holds_over_a_recovery(world: World, engine: Engine) -> None:
+    stall = asyncio.Event()
+    made = 0
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        given = sum(isinstance(message, ModelResponse) for message in messages)
+        if given == 2 and not stall.is_set():
+            stall.set()
+            await asyncio.sleep(60)
+        return calls(("t", {"n": given}), prefix=f"r{given}")
+
+    async def work(context: Any, arguments: dict[str, Any]) -> Any:
+        nonlocal made
+        made += 1
+        return "ok"
+
+    async with tools(tool("t", work)):
+        conversation = await spawn(world, engine, script, tools=["t"], limits={"tool_calls": 3})
+        run = await started(world, conversation)
+        await asyncio.wait_for(stall.wait(), 5)
+        engine.spawn(await die(world, engine, run))
+        row = await done(world, conversation)
+    assert (row["state"], row["error"]["code"], made) == ("failed", "limit_reached", 3)
+
+
+async def test_a_stale_claim_plans_no_notification(world: World, engine: Engine) -> None:
+    go_on, called = asyncio.Event(), asyncio.Event()
+    raised: list[BaseException] = []
+
+    async def tell(context: Any, arguments: dict[str, Any]) -> Any:
+        called.set()
+        await go_on.wait()
+        try:
+            return await context.notify("Hello", None)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    async with tools(tool("tell", tell, timeout_seconds=20)):
+        conversation = await spawn(world, engine, in_turn(calls(("tell", {})), text("ok")), tools=["tell"])
+        run = await started(world, conversation)
+        await asyncio.wait_for(called.wait(), 5)
+        await world.lapse(run)
+        await world.recover()
+        before = await world.events(conversation)
+        go_on.set()
+        async with asyncio.timeout(5):
+            while not raised:
+                await asyncio.sleep(0.01)
+        assert isinstance(raised[0], LeaseLost)
+        assert await world.events(conversation) == before
