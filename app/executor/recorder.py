@@ -83,6 +83,8 @@ class Recorder:
         self._loaded = loaded
         self._tools = tools
         self._model: str | None = model
+        self._versions = {each["name"]: each["version"] for each in loaded.registered_tools}
+        self._pins: Json | None = {"tools": self._versions} if self._versions and loaded.pins is None else None
         self._write_no = loaded.write_no
         self._turn = asyncio.Lock()
         self._pending: ModelResponse | None = None
@@ -119,6 +121,7 @@ class Recorder:
     async def _write(self, write: Write) -> Written:
         async with self._turn:
             write.model, self._model = self._model, None
+            write.pins, self._pins = self._pins, None
             written = await self._checkpoints.checkpoint(self.fenced, write)
             self._write_no += 1
             self.used = add(self.used, write.usage)
@@ -301,6 +304,7 @@ class Recorder:
             idempotent=tool.idempotent if tool else True,
             risk=str(tool.risk if tool else Risk.READ),
             call_index=index,
+            tool_version=self._versions.get(name),
         )
 
     async def start_call(self, call: Call) -> None:

@@ -12,8 +12,10 @@ from app.db import DEFAULT_WORKSPACE
 from app.errors import LeaseLost
 from app.executor import Engine
 from app.executor.execute import Stop
+from app.models import new_id
 from app.runs import Claim
 from app.tools import Risk
+from app.tools.python import define
 from tests.engine import World, in_turn, tool, tools
 from tests.executor.test_turns import calls, counted, done, run_of, spawn, text
 
@@ -456,3 +458,58 @@ async def test_a_stale_claim_plans_no_notification(world: World, engine: Engine)
                 await asyncio.sleep(0.01)
         assert isinstance(raised[0], LeaseLost)
         assert await world.events(conversation) == before
+
+
+async def test_a_run_keeps_the_tool_versions_it_started_with(world: World, engine: Engine) -> None:
+    stall = asyncio.Event()
+    results: list[Any] = []
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        given = sum(isinstance(message, ModelResponse) for message in messages)
+        if given == 1 and not stall.is_set():
+            stall.set()
+            await asyncio.sleep(60)
+        if given:
+            results.append(messages[-1].parts[0].content)  # type: ignore[union-attr]
+        return calls(("version_of", {}), prefix=f"r{given}") if given < 2 else text("done")
+
+    await publish(world, 1)
+    conversation = await spawn(world, engine, script, tools=["version_of"])
+    run = await started(world, conversation)
+    await asyncio.wait_for(stall.wait(), 20)
+    await publish(world, 2)
+    engine.spawn(await die(world, engine, run))
+    row = await done(world, conversation)
+    assert row["state"] == "completed"
+    assert results == ["one", "one"]
+    assert row["pins"] == {"tools": {"version_of": 1}}
+    assert [call["tool_version"] for call in await world.calls(conversation)] == [1, 1]
+    accepted = await world.say(conversation, "Again", inline=engine.inline)
+    engine.welcome(accepted)
+    assert (await world.ended(accepted.run_id))["pins"] in (None, {"tools": {"version_of": 2}})
+
+
+async def publish(world: World, version: int) -> None:
+    """A registered Python tool that says which version it is."""
+    word = {1: "one", 2: "two"}[version]
+    made = await define(
+        name="version_of",
+        description="Says its version",
+        code=f'async def version_of() -> str:\n    return "{word}"',
+    )
+    async with world.database.engine_tx() as connection:
+        if version == 1:
+            await connection.execute(
+                "insert into tools (id, workspace_id, name, kind, published_version) "
+                "values ($1, $2, 'version_of', 'python', 1)",
+                new_id(),
+                DEFAULT_WORKSPACE,
+            )
+        await connection.execute("update tools set published_version = $1", version)
+        await connection.execute(
+            "insert into tool_versions (tool_id, version, workspace_id, spec, sha256) "
+            "select id, $1, workspace_id, $2, $3 from tools",
+            version,
+            made.spec,
+            made.sha256,
+        )
