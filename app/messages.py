@@ -100,7 +100,7 @@ def role_of(body: Json) -> str:
     kinds = {part.get("part_kind") for part in body.get("parts", [])}
     if "user-prompt" in kinds:
         return "user"
-    return "tool" if kinds and kinds <= {"tool-return", "retry-prompt"} else "system"
+    return "tool" if kinds and kinds <= {"tool-return", "retry-prompt", "retry-feedback"} else "system"
 
 
 def text_of(body: Json) -> str:
@@ -142,6 +142,8 @@ def _show(part: Json) -> Iterator[Json]:
         yield {"type": "tool_call", "tool_call_id": call_id, "tool": part["tool_name"], "arguments": arguments}
     elif kind in ("tool-return", "retry-prompt", "builtin-tool-return", "native-tool-return"):
         yield _show_result(part, failed=kind == "retry-prompt")
+    elif kind == "retry-feedback":
+        yield {"type": "text", "text": _retry_text(part["content"])}
     elif kind == "file":
         yield {"type": "file", "media_type": part.get("content", {}).get("media_type")}
 

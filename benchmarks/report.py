@@ -18,6 +18,8 @@ GOALS = (
     ("streams-50", "first event ms p50", "value", "<=", 50.0),
     ("streams-50", "bytes/token", "value", "<=", 120.0),
 )
+START_GOALS = {"cold start s": 15.0, "warm start s": 4.0}
+MEMORY_GOAL = 1.5
 
 
 @dataclass
@@ -46,7 +48,15 @@ class Results:
         lines += [f"{name}: {_values(values)}" for name, values in self.starts.items()]
         lines += [f"memory MB (PSS) {name}: {_memory(groups)}" for name, groups in self.memory.items()]
         lines += [f"VOID {name}: {why}" for name, why in self.void.items()]
-        return "\n".join([*lines, "", *_goals(summary["phases"])])
+        return "\n".join([*lines, "", *_goals(summary["phases"]), *self._other_goals()])
+
+    def _other_goals(self) -> list[str]:
+        """Goals of measures outside the rounds."""
+        lines = [_verdict(name, median(values), "<=", START_GOALS[name]) for name, values in self.starts.items()]
+        if {"floor", "parley"} <= self.memory.keys():
+            ratio = _servers_mb(self.memory["parley"]) / _servers_mb(self.memory["floor"])
+            lines.append(_verdict("memory of API and worker: ratio", ratio, "<=", MEMORY_GOAL))
+        return lines
 
 
 def _phase(phase: Phase, by_target: dict[str, list[Sample]]) -> dict[str, Any]:
@@ -86,9 +96,13 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _servers_mb(groups: dict[str, float]) -> float:
+    return sum(size for name, size in groups.items() if name in ("api", "worker"))
+
+
 def _memory(groups: dict[str, float]) -> str:
-    servers = sum(size for name, size in groups.items() if name in ("api", "worker"))
-    return ", ".join(f"{name} {size:.0f}" for name, size in groups.items()) + f"; api and worker {servers:.0f}"
+    each = ", ".join(f"{name} {size:.0f}" for name, size in groups.items())
+    return f"{each}; api and worker {_servers_mb(groups):.0f}"
 
 
 def _goals(phases: dict[str, Any]) -> list[str]:
@@ -96,9 +110,10 @@ def _goals(phases: dict[str, Any]) -> list[str]:
     for phase, measure, kind, sense, bound in GOALS:
         found = phases.get(phase, {}).get(measure, {}).get("ratio" if kind == "ratio" else "parley")
         if found:
-            value = median(found)
-            met = value >= bound if sense == ">=" else value <= bound
-            lines.append(
-                f"{'met   ' if met else 'MISSED'} {phase}, {measure}: {kind} {_short(value)} ({sense} {bound:g})"
-            )
+            lines.append(_verdict(f"{phase}, {measure}: {kind}", median(found), sense, bound))
     return lines
+
+
+def _verdict(what: str, value: float, sense: str, bound: float) -> str:
+    met = value >= bound if sense == ">=" else value <= bound
+    return f"{'met   ' if met else 'MISSED'} {what} {_short(value)} ({sense} {bound:g})"

@@ -221,12 +221,13 @@ def in_turn(*responses: ModelResponse | Exception) -> Script:
 @asynccontextmanager
 async def tools(*made: Tool) -> AsyncIterator[None]:
     """These tools are built in for a while."""
+    before = dict(BUILT_IN)
     BUILT_IN.update({tool.name: tool for tool in made})
     try:
         yield
     finally:
-        for tool in made:
-            del BUILT_IN[tool.name]
+        BUILT_IN.clear()
+        BUILT_IN.update(before)
 
 
 def tool(

@@ -30,10 +30,16 @@ def test_ratios_are_taken_round_by_round_and_a_void_phase_is_not_reported() -> N
     results.samples["chat-1"]["parley"] = [{"turns/s": 50.0}, {"turns/s": 150.0}, {"turns/s": 50.0}]
     results.samples["chat-16"]["parley"] = [{"turns/s": 1.0}]
     results.void["chat-16"] = "parley: failed"
+    results.starts = {"cold start s": [7.0], "warm start s": [4.5]}
+    results.memory = {"floor": {"api": 50.0, "worker": 50.0}, "parley": {"api": 70.0, "worker": 70.0, "postgres": 9.0}}
 
     assert results.summary()["phases"]["chat-1"]["turns/s"]["ratio"] == [0.5, 0.75, 1.0]
     assert "chat-16" not in results.summary()["phases"]
-    assert "VOID chat-16: parley: failed" in results.text()
+    text = results.text()
+    assert "VOID chat-16: parley: failed" in text
+    assert "met    cold start s 7 (<= 15)" in text
+    assert "MISSED warm start s 4.5 (<= 4)" in text
+    assert "met    memory of API and worker: ratio 1.4 (<= 1.5)" in text
 
 
 async def test_the_client_reads_events_however_they_are_cut_and_refuses_failures() -> None:

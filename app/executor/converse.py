@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic_ai import Agent, DeferredToolRequests
+from pydantic_ai import Agent, DeferredToolRequests, capture_run_messages
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.output import StructuredDict
@@ -41,7 +41,8 @@ async def converse(cast: Cast) -> Outcome:
     finished = answered(history)
     if finished is not None:
         return completed(cast, finished, history)
-    output, messages = await run_agent(cast, agent_of(cast, cast.loaded.output_schema), history)
+    agent = agent_of(cast, cast.loaded.output_schema)
+    output, messages = await ask(cast, agent, history)
     return completed(cast, output, messages)
 
 
@@ -49,18 +50,19 @@ class Parked(Exception):
     """The agent's calls wait for people; what else it asked for is done and recorded."""
 
 
-async def run_agent(cast: Cast, agent: Agent[None, Any], history: list[ModelMessage]) -> tuple[Any, list[ModelMessage]]:
-    """Run the library's agent over a history; answers its output and all messages.
+async def ask(cast: Cast, agent: Agent[None, Any], history: Sequence[ModelMessage]) -> tuple[Any, list[ModelMessage]]:
+    """Run the library over a history; the recorder sees its messages also when it is cut off.
 
     Raises:
         Parked: when a call waits for a person.
     """
-    result = await agent.run(
-        None,
-        message_history=history,
-        usage=usage_so_far(cast.recorder),
-        usage_limits=limits_of(cast.loaded),
-    )
+    with capture_run_messages() as cast.recorder.heard:
+        result = await agent.run(
+            None,
+            message_history=history,
+            usage=usage_so_far(cast.recorder),
+            usage_limits=limits_of(cast.loaded),
+        )
     if isinstance(result.output, DeferredToolRequests):
         raise Parked
     return result.output, result.all_messages()
@@ -117,7 +119,12 @@ def instructions_of(loaded: Loaded, extra: str = "") -> str:
 def usage_so_far(recorder: Recorder) -> RunUsage:
     """What the run has used already, so that its limits hold over recoveries and phases."""
     used = recorder.used
-    return RunUsage(requests=used.requests, input_tokens=used.input_tokens, output_tokens=used.output_tokens)
+    return RunUsage(
+        requests=used.requests,
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        tool_calls=recorder.tool_calls,
+    )
 
 
 def limits_of(loaded: Loaded) -> UsageLimits:

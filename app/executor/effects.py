@@ -5,7 +5,7 @@ from typing import Any
 
 from app import conversations, tasks
 from app.db import Connection, Database, Row
-from app.errors import ToolError
+from app.errors import LeaseLost, ToolError
 from app.events import Bus, EventType, NewEvent, append
 from app.executor.toolbox import CallContext
 from app.messages import clean_text
@@ -19,6 +19,10 @@ from runs r join conversations c on c.id = r.conversation_id join agents a on a.
 left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
 where r.id = $1
 """
+
+
+# Invariant (G3): the row itself is locked, so a claim that was taken over plans nothing.
+HELD = "select id from runs where id = $1 and fence = $2 and state = 'running' for no key update"
 
 
 class Effects:
@@ -35,6 +39,8 @@ class Effects:
         loaded = context.loaded
         async with self._database.engine_tx() as connection:
             await conversations.lock(connection, loaded.workspace_id, loaded.conversation_id)
+            if await connection.fetchval(HELD, loaded.run_id, loaded.fence) is None:
+                raise LeaseLost
             about = await connection.fetchrow(ABOUT, loaded.run_id)
             assert about is not None
             config = _config(about, channel, default_slack=context.settings.slack_webhook_url is not None)

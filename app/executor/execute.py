@@ -2,14 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import structlog
-from pydantic_ai import capture_run_messages
-from pydantic_ai.messages import ModelMessage
 
 from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
 from app.executor.converse import Cast, Parked, converse, with_usage
@@ -51,7 +48,6 @@ class Execution:
         cast: Set once the run is loaded.
         ending: It has its answer; being stopped now would only lose it.
         aside: It goes back to the queue at the next step boundary.
-        messages: What the library has so far; kept when the run is stopped.
     """
 
     claim: Claim
@@ -60,7 +56,6 @@ class Execution:
     cast: Cast | None = None
     ending: bool = False
     aside: bool = False
-    messages: Sequence[ModelMessage] = field(default_factory=list[ModelMessage])
 
     @property
     def fenced(self) -> Fenced:
@@ -113,8 +108,7 @@ async def _work(engine: "Engine", execution: Execution) -> Outcome:
         raise asyncio.CancelledError
     execution.cast = cast = await _cast(engine, loaded)
     cast.recorder.aside = execution.aside
-    with capture_run_messages() as execution.messages:
-        return await _within_time(cast)
+    return await _within_time(cast)
 
 
 async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
@@ -196,8 +190,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
 def _partial(execution: Execution) -> Outcome:
     if execution.cast is None:
         return cancelled(None)
-    recorder = execution.cast.recorder
-    write = with_usage(recorder, recorder.interrupted_write([*execution.messages, *execution.cast.speech.unfinished()]))
+    recorder, speech = execution.cast.recorder, execution.cast.speech
+    write = with_usage(recorder, recorder.interrupted_write([*recorder.heard, *speech.unfinished()]))
     said = [message.text for message in write.messages if message.role == "assistant"]
     return cancelled(None, write, result=said[-1] if said else None)
 
@@ -216,7 +210,7 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
             again = retry_later(engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known))
             engine.bus.publish(await again)
             return
-        write = cast.recorder.last_write(execution.messages) if cast else None
+        write = cast.recorder.last_write(cast.recorder.heard) if cast else None
         await _settle(engine, execution, failed(known, write))
     except (LeaseLost, DatabaseUnavailable) as late:
         log.info("run.failed_without_end", reason=late.detail)

@@ -11,6 +11,8 @@ from app.errors import AgentGone, LeaseLost
 from app.messages import Json
 from app.patterns import PATTERNS, Pattern
 
+USED = ("requests", "input_tokens", "output_tokens", "cost_usd", "tool_calls")
+
 # Of the ledger, only the calls of the last response matter: older ones have their results in the history.
 LOAD = """
 select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, r.retry, r.timeout_seconds,
@@ -19,6 +21,7 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     r.agent_version, r.number, r.cancel_requested_at,
     c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent, a.deleted_at,
     v.spec, h.message_seq,
+    (select count(*) from tool_calls t where t.run_id = r.id and t.state = 'done') as tool_calls,
     (select coalesce(json_agg(json_build_object('seq', m.seq, 'run_id', m.run_id, 'body', m.body) order by m.seq), '[]')
      from messages m where m.conversation_id = r.conversation_id) as messages,
     (select coalesce(json_agg(json_build_object('message_seq', t.message_seq, 'call_index', t.call_index,
@@ -109,7 +112,7 @@ async def load(database: Database, run_id: UUID, fence: int) -> Loaded:
         deadline_seconds=row["deadline_seconds"],
         output_schema=row["output_schema"] or spec.output_schema,
         pins=row["pins"],
-        used={name: row[name] for name in ("requests", "input_tokens", "output_tokens", "cost_usd")},
+        used={name: row[name] for name in USED},
         pattern=PATTERNS[row["pattern_type"]],
         trusted=row["trusted"],
         context_data=row["context_data"],

@@ -88,17 +88,22 @@ class Recorder:
         self._loaded = loaded
         self._tools = tools
         self._model: str | None = model
+        self._versions = {each["name"]: each["version"] for each in loaded.registered_tools}
+        self._pins: Json | None = {"tools": self._versions} if self._versions and loaded.pins is None else None
         self._write_no = loaded.write_no
         self._turn = asyncio.Lock()
         self._pending: ModelResponse | None = None
         self._responses = 0
         # Whether the requests at the history's end are rows already.
         self._tail_is_stored = bool(loaded.messages) and loaded.messages[-1]["body"].get("kind") == "request"
+        self.heard: list[ModelMessage] = []  # What the library has, also of a response that was cut off.
         self.message_seq = loaded.message_seq
         self.aside = False  # The run goes back to the queue before its next model request.
         used = loaded.used
         self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
         self.calls: dict[str, Call] = self._recovered_calls()
+        # Finished calls so far; those that the library is about to be answered from the ledger it counts itself.
+        self.tool_calls = used["tool_calls"] - (0 if self._tail_is_stored else self._done())
 
     @property
     def fenced(self) -> Fenced:
@@ -122,6 +127,7 @@ class Recorder:
     async def _write(self, write: Write) -> Written:
         async with self._turn:
             write.model, self._model = self._model, None
+            write.pins, self._pins = self._pins, None
             written = await self._checkpoints.checkpoint(self.fenced, write)
             self._write_no += 1
             self.used = add(self.used, write.usage)
@@ -304,6 +310,7 @@ class Recorder:
             idempotent=tool.idempotent if tool else True,
             risk=str(tool.risk if tool else Risk.READ),
             call_index=index,
+            tool_version=self._versions.get(name),
         )
 
     async def start_call(self, call: Call) -> None:
@@ -317,10 +324,14 @@ class Recorder:
         )
         await self.write(Write(calls=[call.record], events=[event]))
 
+    def _done(self) -> int:
+        return sum(call.record.state == "done" for call in self.calls.values())
+
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
         """Commit how a call ended: done, failed or unknown."""
         call.record = record
         await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage))
+        self.tool_calls += record.state == "done"
 
     def ended_event(self, call: Call) -> NewEvent:
         """The event that tells how a call ended."""

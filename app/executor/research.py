@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart
 
 from app.errors import OutputInvalid
 from app.events import EventType, NewEvent
-from app.executor.converse import Cast, agent_of, answered, history_of, run_agent, with_usage
+from app.executor.converse import Cast, agent_of, answered, ask, history_of, with_usage
 from app.messages import Json, clean_text, prompt
 from app.runs import RunState
 from app.settle import Outcome
@@ -168,7 +168,7 @@ async def _turn(cast: Cast, phase: Phase, messages: list[ModelMessage]) -> tuple
         tools=not (phase.plans or phase.reports),
         extra=PLANNING if phase.plans else REPORTING if phase.reports else ANSWERING,
     )
-    return await run_agent(cast, agent, messages)
+    return await ask(cast, agent, messages)
 
 
 def _planned(output: Any) -> Phase:

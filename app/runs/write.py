@@ -89,6 +89,7 @@ class Write:
         usage: Added to the run's and the conversation's totals.
         consumed: Input id -> index of the message that holds it.
         model: The model that answers this run.
+        pins: The versions that this run keeps to from now on, unless it has some.
     """
 
     messages: list[NewMessage] = field(default_factory=list[NewMessage])
@@ -97,6 +98,7 @@ class Write:
     usage: Usage = Usage()
     consumed: dict[UUID, int] = field(default_factory=dict[UUID, int])
     model: str | None = None
+    pins: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ LOCK_AND_TEST = """
 with w as materialized (
     select * from json_to_recordset($1::json) as w(
         run_id uuid, conversation_id uuid, fence bigint, write_no bigint, n_messages int, n_events int,
-        requests bigint, input_tokens bigint, output_tokens bigint, cost_usd numeric, cost_unknown bool, model text)
+        requests bigint, input_tokens bigint, output_tokens bigint, cost_usd numeric, cost_unknown bool, model text,
+        pins json)
 ), h as materialized (
     select h.conversation_id from heads h join w on w.conversation_id = h.conversation_id
     order by h.conversation_id for no key update of h
@@ -185,7 +188,7 @@ CHECKPOINT = (
     update runs set write_no = runs.write_no + 1, requests = runs.requests + w.requests,
         input_tokens = runs.input_tokens + w.input_tokens, output_tokens = runs.output_tokens + w.output_tokens,
         cost_usd = runs.cost_usd + w.cost_usd, cost_unknown = runs.cost_unknown or w.cost_unknown,
-        model = coalesce(w.model, runs.model)
+        model = coalesce(w.model, runs.model), pins = coalesce(runs.pins, w.pins)
     from w
     where runs.id = w.run_id and (select count(*) from l) > 0
         and runs.fence = w.fence and runs.write_no = w.write_no and runs.state = 'running'
@@ -240,6 +243,7 @@ def _head(who: Fenced, write: Write) -> Json:
         "cost_usd": str(write.usage.cost_usd or 0),
         "cost_unknown": write.usage.cost_unknown,
         "model": write.model,
+        "pins": write.pins,
     }
 
 

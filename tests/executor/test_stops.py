@@ -10,10 +10,13 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
 from app.approvals import Decision, decide
 from app.db import DEFAULT_WORKSPACE
+from app.errors import LeaseLost
 from app.executor import Engine
 from app.executor.execute import Stop
+from app.models import new_id
 from app.runs import Claim
 from app.tools import Risk
+from app.tools.python import define
 from tests.engine import World, in_turn, tool, tools
 from tests.executor.test_turns import calls, counted, done, run_of, spawn, text, until
 
@@ -427,3 +430,111 @@ async def test_a_later_claim_in_the_same_process_keeps_its_lease(world: World, e
     assert engine.heartbeat._held[run][0] == claim.fence
     stall.set()
     assert (await done(world, conversation))["state"] == "completed"
+
+
+async def test_the_limit_on_tool_calls_holds_over_a_recovery(world: World, engine: Engine) -> None:
+    stall = asyncio.Event()
+    made = 0
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        given = sum(isinstance(message, ModelResponse) for message in messages)
+        if given == 2 and not stall.is_set():
+            stall.set()
+            await asyncio.sleep(60)
+        return calls(("t", {"n": given}), prefix=f"r{given}")
+
+    async def work(context: Any, arguments: dict[str, Any]) -> Any:
+        nonlocal made
+        made += 1
+        return "ok"
+
+    async with tools(tool("t", work)):
+        conversation = await spawn(world, engine, script, tools=["t"], limits={"tool_calls": 3})
+        run = await started(world, conversation)
+        await asyncio.wait_for(stall.wait(), 5)
+        engine.spawn(await die(world, engine, run))
+        row = await done(world, conversation)
+    assert (row["state"], row["error"]["code"], made) == ("failed", "limit_reached", 3)
+
+
+async def test_a_stale_claim_plans_no_notification(world: World, engine: Engine) -> None:
+    go_on, called = asyncio.Event(), asyncio.Event()
+    raised: list[BaseException] = []
+
+    async def tell(context: Any, arguments: dict[str, Any]) -> Any:
+        called.set()
+        await go_on.wait()
+        try:
+            return await context.notify("Hello", None)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    async with tools(tool("tell", tell, timeout_seconds=20)):
+        conversation = await spawn(world, engine, in_turn(calls(("tell", {})), text("ok")), tools=["tell"])
+        run = await started(world, conversation)
+        await asyncio.wait_for(called.wait(), 5)
+        await world.lapse(run)
+        await world.recover()
+        before = await world.events(conversation)
+        go_on.set()
+        async with asyncio.timeout(5):
+            while not raised:
+                await asyncio.sleep(0.01)
+        assert isinstance(raised[0], LeaseLost)
+        assert await world.events(conversation) == before
+
+
+async def test_a_run_keeps_the_tool_versions_it_started_with(world: World, engine: Engine) -> None:
+    stall = asyncio.Event()
+    results: list[Any] = []
+
+    async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        given = sum(isinstance(message, ModelResponse) for message in messages)
+        if given == 1 and not stall.is_set():
+            stall.set()
+            await asyncio.sleep(60)
+        if given:
+            results.append(messages[-1].parts[0].content)  # type: ignore[union-attr]
+        return calls(("version_of", {}), prefix=f"r{given}") if given < 2 else text("done")
+
+    await publish(world, 1)
+    conversation = await spawn(world, engine, script, tools=["version_of"])
+    run = await started(world, conversation)
+    await asyncio.wait_for(stall.wait(), 20)
+    await publish(world, 2)
+    engine.spawn(await die(world, engine, run))
+    row = await done(world, conversation)
+    assert row["state"] == "completed"
+    assert results == ["one", "one"]
+    assert row["pins"] == {"tools": {"version_of": 1}}
+    assert [call["tool_version"] for call in await world.calls(conversation)] == [1, 1]
+    accepted = await world.say(conversation, "Again", inline=engine.inline)
+    engine.welcome(accepted)
+    assert (await world.ended(accepted.run_id))["pins"] in (None, {"tools": {"version_of": 2}})
+
+
+async def publish(world: World, version: int) -> None:
+    """A registered Python tool that says which version it is."""
+    word = {1: "one", 2: "two"}[version]
+    made = await define(
+        name="version_of",
+        description="Says its version",
+        code=f'async def version_of() -> str:\n    return "{word}"',
+    )
+    async with world.database.engine_tx() as connection:
+        if version == 1:
+            await connection.execute(
+                "insert into tools (id, workspace_id, name, kind, published_version) "
+                "values ($1, $2, 'version_of', 'python', 1)",
+                new_id(),
+                DEFAULT_WORKSPACE,
+            )
+        await connection.execute("update tools set published_version = $1", version)
+        await connection.execute(
+            "insert into tool_versions (tool_id, version, workspace_id, spec, sha256) "
+            "select id, $1, workspace_id, $2, $3 from tools",
+            version,
+            made.spec,
+            made.sha256,
+        )
