@@ -199,6 +199,24 @@ async def test_a_lost_live_event_is_found_by_the_watchdog(
         await equal(world, watcher, held.conversation_id)
 
 
+async def test_events_heard_out_of_order_are_sent_in_order(
+    world: World, here: Bus, there: Bus, watchers: list[Watcher]
+) -> None:
+    """Two writers commit one after the other and publish the other way round; one publication may be lost."""
+    held = await world.one()
+    watcher = Watcher(there, world.database, held.conversation_id, None, None)
+    watchers.append(watcher)
+    await watcher.until(lambda client: len(client.ids) == 3)
+    first, second, third = [await world.say(held.conversation_id, str(n)) for n in range(3)]
+    here.publish(second.events)
+    here.publish(third.events)
+    await watcher.until(lambda client: len(client.ids) == 9, 2)
+    here.publish(first.events)
+    here.publish(second.events)
+    await asyncio.sleep(0.1)
+    assert watcher.client.ids == list(range(1, 10))
+
+
 # --- what readers must survive -------------------------------------------------------------------------------
 
 
