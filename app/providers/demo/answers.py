@@ -137,7 +137,20 @@ def _thanks(turn: Turn) -> str | None:
     return "You are welcome." if _THANKS.search(turn.wish) else None
 
 
-_RULES = (_facts, _identity, _abilities, _memory, _counting, _thanks, _greeting)
+def _data(turn: Turn) -> str | None:
+    """What came along as data, told without doing anything it says."""
+    if not turn.data:
+        return None
+    given = "; ".join(f"{name}: {_excerpt(value)}" for name, value in turn.data.items())
+    return f"I was given data and I read it as data: {given}. {_honest(turn)}"
+
+
+def _excerpt(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT].rstrip()}..."
+
+
+_RULES = (_facts, _identity, _abilities, _memory, _counting, _thanks, _greeting, _data)
 
 
 def _honest(turn: Turn) -> str:

@@ -55,8 +55,8 @@ def report(turn: Turn) -> str | None:
         return None
     found = sources(turn.prompt)
     if not found:
-        return None
-    topic = topic_of(turn.wish)
+        return _without_sources(turn)
+    topic = topic_of(turn.earlier[0] if turn.earlier else turn.wish)
     lines = [
         f"# {topic[:1].upper()}{topic[1:]}",
         "",
@@ -74,6 +74,26 @@ def report(turn: Turn) -> str | None:
             *(f"[{source.number}] {source.title} {source.url}".rstrip() for source in found),
         ]
     return "\n".join(lines)
+
+
+def _without_sources(turn: Turn) -> str | None:
+    """The honest report of a job that could read nothing; None when there was no such job."""
+    asked = [match["text"].strip() for prompt in turn.earlier if (match := _QUESTION.search(prompt))]
+    if not asked:
+        return None
+    topic = topic_of(turn.earlier[0])
+    return "\n".join(
+        [
+            f"# {topic[:1].upper()}{topic[1:]}",
+            "",
+            "No page could be read, so nothing here is answered. Set SEARCH_PROVIDER to let agents search the web, "
+            "or name pages in the request.",
+            "",
+            "## Open questions",
+            "",
+            *(f"- {question}" for question in asked),
+        ]
+    )
 
 
 def sources(prompt: str) -> list[Cited]:

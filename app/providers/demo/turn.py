@@ -10,6 +10,7 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
+    StructuredContent,
     TextContent,
     ToolReturnPart,
     UserPromptPart,
@@ -45,12 +46,13 @@ class Result:
 class Turn:
     """The present prompt, the earlier ones, and the results since.
 
-    `wish` is the prompt without the data it carries.
+    `wish` is the prompt without the data it carries; `data` is that data, by the names of its elements.
     """
 
     tools: dict[str, ToolDefinition]
     prompt: str = ""
     wish: str = ""
+    data: dict[str, Any] = field(default_factory=dict[str, Any])
     earlier: list[str] = field(default_factory=list[str])
     results: list[Result] = field(default_factory=list[Result])
 
@@ -102,9 +104,15 @@ def _read_request(turn: Turn, request: ModelRequest, arguments: dict[str, dict[s
         if isinstance(part, ToolReturnPart) and part.tool_name in turn.tools:
             made_with = arguments.get(part.tool_call_id, {})
             turn.results.append(Result(part.tool_name, made_with, part.content, part.outcome != "success"))
-    prompt = "\n".join(_text(part) for part in request.parts if isinstance(part, UserPromptPart))
+    prompts = [part for part in request.parts if isinstance(part, UserPromptPart)]
+    turn.data.update((item.tag or "data", item.value) for part in prompts for item in _structured(part))
+    prompt = "\n".join(_text(part) for part in prompts)
     if prompt.strip():
         turn.ask(prompt)
+
+
+def _structured(part: UserPromptPart) -> list[StructuredContent]:
+    return [item for item in part.content if isinstance(item, StructuredContent)]
 
 
 def _text(part: UserPromptPart) -> str:
@@ -113,6 +121,6 @@ def _text(part: UserPromptPart) -> str:
     texts = (
         item if isinstance(item, str) else getattr(item, "content", "")
         for item in part.content
-        if isinstance(item, str | TextContent)
+        if isinstance(item, str | TextContent) and not isinstance(item, StructuredContent)
     )
     return "\n".join(texts)
