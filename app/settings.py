@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import EnvSettingsSource
@@ -33,6 +34,19 @@ PLACEHOLDERS = (
 
 
 DEFAULT_PORT = 8000
+
+# Names that a later version reads.
+LATER = (
+    "LANGFUSE_HOST",
+    "LANGFUSE_PUBLIC_KEY",
+    "LANGFUSE_SECRET_KEY",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "PARLEY_EXTENSIONS",
+    "PARLEY_REPLY_ADDRESS",
+    "SLACK_BOT_TOKEN",
+    "SLACK_SIGNING_SECRET",
+    "SQL_TOOL_URL",
+)
 
 
 def is_placeholder(value: str) -> bool:
@@ -303,7 +317,13 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def ignored_placeholders(environ: dict[str, str]) -> list[str]:
-    """The settings whose value is an unreplaced example, for the start-up warning."""
+def set_in_vain() -> list[str]:
+    """One sentence for each setting of the environment or `.env` that has no effect: examples, and names of later."""
+    given = {**dotenv_values(".env"), **os.environ}
     names = {name.upper() for name in Settings.model_fields}
-    return sorted(name for name, value in environ.items() if name in names and is_placeholder(value))
+    examples = sorted(name for name, value in given.items() if name in names and value and is_placeholder(value))
+    later = sorted(name for name in LATER if given.get(name))
+    return [
+        *(f"{name} still holds its example value and counts as unset" for name in examples),
+        *(f"{name} is not used by this version" for name in later),
+    ]

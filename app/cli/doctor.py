@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from app.cli.output import Column, Output
 from app.cli.session import AsJson
 from app.embedded import with_running_servers
-from app.settings import Settings
+from app.settings import Settings, set_in_vain
 
 CHECKS = [Column("CHECK", "check"), Column("STATE", "state", least=9), Column("DETAIL", "detail")]
 SETTINGS = [Column("SETTING", "setting"), Column("VALUE", "value"), Column("FROM", "source")]
@@ -30,11 +30,13 @@ def doctor(
     found = [check.shown for check in asyncio.run(run_checks(settings))]
     in_force = [each for each in effective(given, settings) if all_settings or each["source"] != "default"]
     if as_json:
-        out.json({"checks": found, "settings": in_force})
+        out.json({"checks": found, "settings": in_force, "warnings": set_in_vain()})
     else:
         out.table(found, CHECKS)
         out.text("")
         out.table(in_force, SETTINGS)
+        for sentence in set_in_vain():
+            out.text(f"warning: {sentence}")
     if any(check["state"] == "broken" for check in found):
         raise typer.Exit(1)
 

@@ -13,7 +13,7 @@ import typer
 from app import embedded
 from app.embedded.ports import api_port
 from app.errors import ConfigurationError, DatabaseUnavailable
-from app.settings import Settings
+from app.settings import Settings, set_in_vain
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -28,6 +28,7 @@ def up() -> None:
 
     A store whose URL is set is used instead of an embedded one. Ctrl-C stops everything.
     """
+    _warn()
     raise typer.Exit(embedded.up(Settings.load()))
 
 
@@ -40,11 +41,18 @@ def serve(
     ] = None,
 ) -> None:
     """Run the API alone."""
+    _warn()
     flags = {"parley_host": host, "parley_port": port}
     settings = _settings(**{name: value for name, value in flags.items() if value is not None})
     settings.dsn()  # refused here in one line, and not by the application's start
     with _port(settings) as chosen:
         _serve(settings.model_copy(update={"parley_port": chosen}))
+
+
+def _warn() -> None:
+    """Say which settings have no effect."""
+    for sentence in set_in_vain():
+        typer.echo(f"warning: {sentence}", err=True)
 
 
 def _settings(**flags: Any) -> Settings:

@@ -56,8 +56,8 @@ class Notice:
 
     @property
     def read_url(self) -> str:
-        """The page where the conversation is read and answered."""
-        return f"{self.base_url.rstrip('/')}/ui/conversations/{self.conversation_id}"
+        """Where a browser shows the whole conversation."""
+        return f"{self.base_url.rstrip('/')}/conversations/{self.conversation_id}/export?format=markdown"
 
     @property
     def api_url(self) -> str:

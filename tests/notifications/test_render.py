@@ -28,7 +28,7 @@ def test_a_mail_says_what_happened_why_it_came_and_where_to_read() -> None:
     mail = render_mail(make_notice(finished_at=datetime(2026, 11, 20, 9, 5, tzinfo=UTC)))
     assert mail.subject == "Completed: Daily report"
     for body in (mail.text, mail.html):
-        assert f"https://parley.example.com/ui/conversations/{CONVERSATION}" in body
+        assert f"https://parley.example.com/conversations/{CONVERSATION}/export?format=markdown" in body
         assert f"https://parley.example.com/runs/{RUN}" in body
         assert f"https://parley.example.com/tasks/{TASK}/disable" in body
         assert "notification_config names you for completed" in body
@@ -116,7 +116,9 @@ def test_slack_blocks_hold_the_same_and_no_live_mention() -> None:
     assert "<javascript" not in text
     assert section["text"]["verbatim"] is True
     links, why = (element["text"] for element in context["elements"])
-    assert links.startswith(f"<https://parley.example.com/ui/conversations/{CONVERSATION}|Read and answer>")
+    assert links.startswith(
+        f"<https://parley.example.com/conversations/{CONVERSATION}/export?format=markdown|Read and answer>"
+    )
     assert "disable the task" in why
     assert (body["unfurl_links"], body["unfurl_media"]) == (False, False)
 
