@@ -92,6 +92,10 @@ def _plain(value: Any) -> str:
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
+async def _keep(connection: Any) -> None:
+    """Leave a connection as it is: the engine sets nothing on one, so a reset would be a round trip for nothing."""
+
+
 async def _prepare(connection: Any) -> None:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(name, encoder=dump_json, decoder=orjson.loads, schema="pg_catalog")
@@ -131,6 +135,7 @@ class Database:
                 command_timeout=COMMAND_SECONDS,
                 server_settings=server_settings,
                 init=_prepare,
+                reset=_keep,
             )
             has_net = await pool.fetchval(
                 "select exists (select from pg_roles where rolname = $1 and pg_has_role(oid, 'member'))", TENANT_ROLE

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 LANE = "default"
 WAKE = "wake"  # The one job function.
-COALESCE_SECONDS = 0.002
+COALESCE_SECONDS = 0.02  # The live bus wakes workers sooner; this is the net below it.
 EXPIRES_SECONDS = 60  # A ring nobody heard for a minute is worth nothing: the timer was faster.
 
 

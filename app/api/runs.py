@@ -249,22 +249,23 @@ async def run_events(
 ) -> Any:
     """Its events from the first, or from a cursor; the stream ends after the terminal event."""
     position = cursor_of(last_event_id, after)
-    run, _ = await _found(caller, run_id)
+    # Asked by every watcher of every run: one statement of the engine's door.
+    run = await caller.database.fetchrow(WATCHED, run_id, caller.workspace_id)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
     if wants_json(request):
-        return await event_page(caller.engine, run.conversation_id, after=position, limit=limit, run_id=run_id)
-    if run.state in TERMINAL_STATES and position is not None and await _all_read(caller, run, position):
+        return await event_page(caller.engine, run["conversation_id"], after=position, limit=limit, run_id=run_id)
+    ended = run["state"] in TERMINAL_STATES and position is not None
+    if ended and await caller.database.fetchval(ALL_READ, run_id, position):
         return Response(status_code=204)
-    return sse(caller.engine, run.conversation_id, after=position, run_id=run_id)
+    return sse(caller.engine, run["conversation_id"], after=position, run_id=run_id)
 
 
+WATCHED = "select conversation_id, state from runs where id = $1 and workspace_id = $2"
 ALL_READ = """
 select max(e.seq) <= $2 and $2 <= h.event_seq from events e join heads h using (conversation_id)
 where e.run_id = $1 group by h.event_seq
 """
-
-
-async def _all_read(caller: Caller, run: Run, position: int) -> bool:
-    return bool(await caller.database.fetchval(ALL_READ, run.id, position))
 
 
 @router.get("/runs/{run_id}/steps", summary="The steps of a run")
