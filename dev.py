@@ -23,6 +23,8 @@ CHECKOUT = os.path.dirname(os.path.abspath(__file__))
 OWN = os.path.join(CHECKOUT, ".uv")
 OWN_UV = os.path.join(OWN, "bin", "uv")
 TEST_PROCESSES = "2"
+# Settings of uv that say which certificates it trusts.
+CERTIFICATES = ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 # What `check` runs before the tests, each from the environment's `bin`.
 STEPS = (
     ("ruff", "format", "--check", "--quiet", "."),
@@ -45,7 +47,7 @@ def main(arguments: list[str]) -> int:
     if not os.path.exists(venv_python()):
         print("Installing the locked packages into .venv (once) ...", flush=True)
     checking = arguments[:1] == ["check"]
-    code = subprocess.call(sync_command(uv, everything=checking), env=environment)
+    code = install(sync_command(uv, everything=checking), environment)
     for step in STEPS if checking and code == 0 else ():
         code = code or run_step(step, environment)
     if code != 0:
@@ -108,6 +110,18 @@ def writable(folder: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def install(command: list[str], environment: dict[str, str]) -> int:
+    """Run uv, the second time with the machine's own certificates; its exit code.
+
+    uv brings certificates of its own, and they lack those that many companies' proxies need.
+    """
+    code = subprocess.call(command, env=environment)
+    if code == 0 or not environment.keys().isdisjoint(CERTIFICATES):
+        return code
+    print("Trying again with this machine's own certificates ...", flush=True)
+    return subprocess.call(command, env=environment | {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"})
 
 
 def run_step(step: tuple[str, ...], environment: dict[str, str]) -> int:

@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "dev.py"
 UV = """#!/bin/sh
 echo "uv $* cache=$UV_CACHE_DIR"
 [ -n "$UV_FAILS" ] && exit 4
+[ -n "$OWN_CERTS" ] && [ -z "$UV_SYSTEM_CERTS" ] && exit 2
 mkdir -p .venv/bin
 cat > .venv/bin/python <<'END'
 #!/bin/sh
@@ -106,6 +107,14 @@ def test_a_failed_install_ends_it(checkout: Path) -> None:
     done = dev(checkout, UV_FAILS="1")
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
+
+
+def test_a_failed_install_is_tried_again_with_the_machines_certificates(checkout: Path) -> None:
+    done = dev(checkout, OWN_CERTS="1")
+    assert done.returncode == 7, done.stderr
+    assert "this machine's own certificates" in done.stdout
+    shutil.rmtree(checkout / ".venv")
+    assert dev(checkout, OWN_CERTS="1", SSL_CERT_FILE="/etc/company.pem").returncode == 2
 
 
 def test_the_cache_moves_into_the_checkout_when_home_cannot_be_written(checkout: Path) -> None:
