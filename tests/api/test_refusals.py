@@ -43,6 +43,7 @@ DEEP = '{"name": "x", "input_schema": ' + '{"a":' * 80 + "1" + "}" * 81
         ('{"name": "x", "limits": {"cost_usd": NaN}}', 400, "malformed_body", None),
         ('{"name": "x", "limits": {"cost_usd": 1e999}}', 400, "malformed_body", None),
         ('{"name": "x", "limits": {"requests": ' + "9" * 5000 + "}}", 400, "malformed_body", None),
+        ({"name": "x", "input_schema": {"default": -(10**400)}}, 400, "malformed_body", None),
         ('{"name": "a\x00b"}', 400, "malformed_body", None),
         ("[" * 100_000, 400, "malformed_body", None),
         (DEEP, 400, "malformed_body", None),
