@@ -15,6 +15,7 @@ from app.providers import check_model
 from app.settings import Settings
 
 WEEK_SECONDS = 7 * 86400
+LARGEST = 2**63 - 1  # What is stored as JSON comes back whole only up to here.
 RESERVED = frozenset({"register", "import", "execute"})
 UUID_LIKE = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
 # Tools of the contract that a later version brings: refused by name, not as unknown.
@@ -54,7 +55,9 @@ class ModelSettings(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2, description="Randomness.")
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="Longest answer.")
     top_p: float | None = Field(default=None, ge=0, le=1, description="Nucleus sampling.")
-    seed: int | None = Field(default=None, description="For repeatable answers, where the provider offers it.")
+    seed: int | None = Field(
+        default=None, ge=-(2**63), le=LARGEST, description="For repeatable answers, where the provider offers it."
+    )
     timeout: float | None = Field(default=None, gt=0, le=3600, description="Seconds one request may take.")
     parallel_tool_calls: bool | None = Field(default=None, description="Whether one response may call several tools.")
     presence_penalty: float | None = Field(default=None, ge=-2, le=2, description="Against topics mentioned before.")
@@ -104,10 +107,12 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     requests: int = Field(default=50, ge=1, le=10_000, description="Model requests.")
-    tokens: int | None = Field(default=None, ge=1, description="Tokens read and written.")
-    cost_usd: float | None = Field(default=2.0, gt=0, description="Money, where the model's price is known.")
-    seconds: float | None = Field(default=None, gt=0, description="Running time.")
-    tool_calls: int | None = Field(default=None, ge=0, description="Tool calls.")
+    tokens: int | None = Field(default=None, ge=1, le=LARGEST, description="Tokens read and written.")
+    cost_usd: float | None = Field(
+        default=2.0, gt=0, allow_inf_nan=False, description="Money, where the model's price is known."
+    )
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Running time.")
+    tool_calls: int | None = Field(default=None, ge=0, le=LARGEST, description="Tool calls.")
     depth: int = Field(default=3, ge=0, le=10, description="Delegations below one another.")
 
 

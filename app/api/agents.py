@@ -1,5 +1,6 @@
 """The resource /agents."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from app.api.idempotency import Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.problems import misfit
 from app.api.shapes import VersionBody, Warned
-from app.api.strict import check_text, resource
+from app.api.strict import read_json, resource
 from app.errors import MalformedBody, UnsupportedMediaType
 from app.models import Agent, AgentVersion, new_id
 from app.providers import missing_key
@@ -123,9 +124,12 @@ async def _read(request: Request) -> AgentSpec:
         raise UnsupportedMediaType("send the YAML raw, as application/yaml")
     try:
         values = agents.read_yaml((await request.body()).decode())
+        # YAML says more than JSON can: what is left must pass as a JSON body would.
+        values = read_json(json.dumps(values).encode())
     except UnicodeDecodeError as error:
         raise MalformedBody("the body is not UTF-8") from error
-    check_text(values)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MalformedBody(f"the body holds what JSON has not: {error}") from error
     try:
         return AgentSpec.model_validate(values)
     except ValidationError as error:

@@ -59,6 +59,9 @@ async def test_imports_are_refused_like_bodies(client: httpx.AsyncClient) -> Non
         ("- a\n", 422, "invalid_request", "body"),
         ('name: "a\\0b"\n', 422, "forbidden_text", "name"),
         ("name: x\nteam: {}\n", 422, "not_available", "team"),
+        (f"name: x\ninput_schema: {{type: object, default: {10**400}}}\n", 400, "malformed_body", None),
+        ("name: x\ninput_schema: {type: object, default: .inf}\n", 400, "malformed_body", None),
+        ("name: x\ninput_schema: {type: object, default: !!binary aGk=}\n", 400, "malformed_body", None),
         ("", 422, "invalid_request", "body"),
     ]:
         answer = await client.post("/agents/import", content=body, headers=kind)

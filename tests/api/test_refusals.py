@@ -24,6 +24,9 @@ DEEP = '{"name": "x", "input_schema": ' + '{"a":' * 80 + "1" + "}" * 81
         ({"name": "x", "tools": "calculator"}, 422, "invalid_request", "tools"),
         ({"name": "x", "limits": {"requests": 0}}, 422, "invalid_request", "limits.requests"),
         ({"name": "x", "limits": {"requests": 10**40}}, 422, "invalid_request", "limits.requests"),
+        ({"name": "x", "limits": {"tokens": 2**63}}, 422, "invalid_request", "limits.tokens"),
+        ({"name": "x", "limits": {"cost_usd": "inf"}}, 422, "invalid_request", "limits.cost_usd"),
+        ({"name": "x", "model_settings": {"seed": 2**70}}, 422, "invalid_request", "model_settings.seed"),
         ([], 422, "invalid_request", "body"),
         # Names.
         ({"name": "x", "tools": ["teleport"]}, 422, "unknown_reference", "tools.0"),
