@@ -59,11 +59,12 @@ def _marks(messages: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
             continue
         content = message["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        said = [block["text"] for block in blocks if block["type"] == "text"]
+        if said:
+            yield "prompt", "\n".join(said)
         for block in blocks:
             if block["type"] == "tool_result":
                 yield "result", text_of(block.get("content"))
-            elif block["type"] == "text":
-                yield "prompt", block["text"]
 
 
 Block = tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]
