@@ -16,6 +16,7 @@ from app import __version__, telemetry
 from app.api import (
     agents,
     approvals,
+    bulk,
     conversations,
     deliveries,
     health,
@@ -58,6 +59,7 @@ ROUTERS = (
     health.router,
     conversations.router,
     messages.router,
+    bulk.router,
     runs.router,
     approvals.router,
     holds.router,
