@@ -60,6 +60,11 @@ class Notice:
         return f"{self.base_url.rstrip('/')}/conversations/{self.conversation_id}/export?format=markdown"
 
     @property
+    def answer_url(self) -> str:
+        """Where a message goes on with the conversation."""
+        return f"{self.base_url.rstrip('/')}/conversations/{self.conversation_id}/messages"
+
+    @property
     def api_url(self) -> str:
         """The run in the API."""
         return f"{self.base_url.rstrip('/')}/runs/{self.run_id}"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from app.notifications.notice import Notice
 from app.notifications.text import one_line, plain, safe_html
-from app.notifications.words import body_of, headline, signature, why
+from app.notifications.words import answering, body_of, headline, signature, why
 
 MAX_SUBJECT = 150
 
@@ -42,6 +42,7 @@ def _words(notice: Notice) -> dict[str, Any]:
         "finished": finished,
         "read_url": notice.read_url,
         "api_url": notice.api_url,
+        "answering": answering(notice),
         "why": why(notice),
     }
 

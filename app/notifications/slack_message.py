@@ -7,7 +7,7 @@ from slack_sdk.models.blocks import ContextBlock, HeaderBlock, MarkdownTextObjec
 
 from app.notifications.notice import Notice
 from app.notifications.text import one_line, plain
-from app.notifications.words import body_of, headline, signature, why
+from app.notifications.words import answering, body_of, headline, signature, why
 
 # Slack refuses a section text above 3000 and a header above 150.
 MAX_SECTION, MAX_HEADER = 2_900, 150
@@ -57,12 +57,12 @@ def _body(notice: Notice) -> list[SectionBlock]:
 
 
 def _links(notice: Notice) -> str:
-    links = [f"<{escape(notice.read_url)}|Read and answer>", f"<{escape(notice.api_url)}|API>"]
+    links = [f"<{escape(notice.read_url)}|Read the conversation>", f"<{escape(notice.api_url)}|API>"]
     return " · ".join(links)
 
 
 def _origin(notice: Notice) -> str:
-    return one_line(" ".join(filter(None, (signature(notice), why(notice)))), 500)
+    return one_line(" · ".join(filter(None, (signature(notice), answering(notice), why(notice)))), 700)
 
 
 def _markdown(text: str) -> MarkdownTextObject:

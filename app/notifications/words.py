@@ -39,6 +39,11 @@ def signature(notice: Notice) -> str:
     return f"{by}, with {notice.model}." if notice.model else f"{by}."
 
 
+def answering(notice: Notice) -> str:
+    """How to go on with the conversation."""
+    return f"To answer, send a message: POST {notice.answer_url}"
+
+
 def why(notice: Notice) -> str:
     """Why this message came, and how to stop its like."""
     if notice.mute_url is None:

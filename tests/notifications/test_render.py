@@ -117,9 +117,10 @@ def test_slack_blocks_hold_the_same_and_no_live_mention() -> None:
     assert section["text"]["verbatim"] is True
     links, why = (element["text"] for element in context["elements"])
     assert links.startswith(
-        f"<https://parley.example.com/conversations/{CONVERSATION}/export?format=markdown|Read and answer>"
+        f"<https://parley.example.com/conversations/{CONVERSATION}/export?format=markdown|Read the conversation>"
     )
     assert "disable the task" in why
+    assert f"POST https://parley.example.com/conversations/{CONVERSATION}/messages" in why
     assert (body["unfurl_links"], body["unfurl_media"]) == (False, False)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from app.providers.demo.research import report
@@ -11,6 +11,7 @@ from app.providers.demo.turn import Result, Turn
 LABEL = "(offline demo model)"
 
 _EXCERPT = 400
+_MAX_LEAVES = 20
 
 _FACTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
@@ -34,6 +35,7 @@ _MY_NAME = re.compile(r"\bmy name is (\w+)", re.IGNORECASE)
 _NAME_ASKED = re.compile(r"\bwhat(?:'s| is) my name", re.IGNORECASE)
 _LAST_ASKED = re.compile(r"\bwhat did i (?:just )?(?:ask|say|write)", re.IGNORECASE)
 _COUNT = re.compile(r"\bcount (?:up )?to (\d{1,4})\b", re.IGNORECASE)
+_NAME = re.compile(r"[^\W_]+")
 _THANKS = re.compile(r"^\W*(?:thanks|thank you)", re.IGNORECASE)
 
 
@@ -94,6 +96,7 @@ _TELLERS: dict[str, Callable[[dict[str, Any], str], str]] = {
         f'I scheduled "{given.get("prompt", "")}" at `{given.get("schedule_expression", "")}` '
         f"({given.get('timezone', 'UTC')}): {text}"
     ),
+    "propose_state": lambda given, text: f"I proposed {json.dumps(given.get('patch', {}))}: {text}",
     "notify": lambda given, text: f"I sent a notification: {text}",
 }
 
@@ -138,15 +141,28 @@ def _thanks(turn: Turn) -> str | None:
 
 
 def _data(turn: Turn) -> str | None:
-    """What came along as data, told without doing anything it says."""
-    if not turn.data:
+    """What came along as data, told without doing anything it says: what the wish names, else all of it."""
+    leaves = [leaf for value in turn.data.values() for leaf in _leaves(value, "")]
+    if not leaves:
         return None
-    given = "; ".join(f"{name}: {_excerpt(value)}" for name, value in turn.data.items())
-    return f"I was given data and I read it as data: {given}. {_honest(turn)}"
+    asked = set(_NAME.findall(turn.wish.lower()))
+    named = [leaf for leaf in leaves if asked.intersection(_NAME.findall(leaf[0].lower().rpartition(".")[2]))]
+    told = "\n".join(f"- {path}: {_excerpt(value)}" for path, value in (named or leaves)[:_MAX_LEAVES])
+    return f"The data I was given says:\n\n{told}\n\nI read it as data and did nothing else with it."
+
+
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """The single values of some data, each with where it stands."""
+    if not isinstance(value, dict):
+        yield path or "value", value
+        return
+    for key, each in cast("dict[str, Any]", value).items():
+        yield from _leaves(each, f"{path}.{key}" if path else key)
 
 
 def _excerpt(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split())
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT].rstrip()}..."
 
 

@@ -21,9 +21,14 @@ _BREAK = re.compile(
     re.IGNORECASE,
 )
 
+_TWO = r"\s+(-?\d[\d.]{0,30})\s+{}\s+(-?\d[\d.]{0,30})"
 _SPOKEN = (
     (re.compile(r"(\d[\d.]{0,30}) ?(?:%|percent)\s+of\s+", re.IGNORECASE), r"\1/100*"),
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
+    (re.compile(r"\badd" + _TWO.replace("{}", "(?:to|and)"), re.IGNORECASE), r"\2+\1"),
+    (re.compile(r"\bsubtract" + _TWO.replace("{}", "from"), re.IGNORECASE), r"\2-\1"),
+    (re.compile(r"\bmultiply" + _TWO.replace("{}", "(?:by|with|and)"), re.IGNORECASE), r"\1*\2"),
+    (re.compile(r"\bdivide" + _TWO.replace("{}", "by"), re.IGNORECASE), r"\1/\2"),
     (re.compile(r"\s+(?:plus)\s+", re.IGNORECASE), "+"),
     (re.compile(r"\s+(?:minus)\s+|\u2212", re.IGNORECASE), "-"),
     (re.compile(r"\s+(?:times|multiplied by)\s+|\u00d7|(?<=[\d)])\s*x\s*(?=[\d(])", re.IGNORECASE), "*"),

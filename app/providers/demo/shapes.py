@@ -22,11 +22,12 @@ _FORMATS = {
 }
 
 _SHORT = frozenset({"title", "name", "topic", "subject", "label", "headline"})
+_ASKED = re.compile(r"^(?:what|who|which)(?:'s|\s+(?:is|are|was|were))\s+", re.IGNORECASE)
 _QUESTIONS = (
-    "What is {topic}?",
-    "Why does {topic} matter?",
+    "What is known about {topic}?",
     "What are the main facts about {topic}?",
-    "What are the open problems of {topic}?",
+    "Which views are there on {topic}?",
+    "What is not known about {topic}?",
     "What comes next for {topic}?",
 )
 
@@ -86,7 +87,7 @@ class _Filler:
     def _array(self, schema: Schema, name: str, depth: int) -> list[object]:
         items = schema.get("items", {})
         if "question" in name.lower() and _type_of(self._resolved(items), depth) == "string":
-            return [question.format(topic=self._topic) for question in _QUESTIONS[: _count(schema, 3)]]
+            return [self._question(each) for each in _QUESTIONS[: _count(schema, 3)]]
         return [self.value(items, name, depth + 1) for _ in range(_count(schema, 1))]
 
     def _string(self, schema: Schema, name: str, depth: int) -> str:
@@ -94,10 +95,14 @@ class _Filler:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
         if "question" in name.lower():
-            text = _QUESTIONS[0].format(topic=self._topic)
+            text = self._question(_QUESTIONS[0])
         else:
             text = self._topic if name.lower() in _SHORT else self._text
         return text[: schema.get("maxLength")].ljust(schema.get("minLength", 0), ".")
+
+    def _question(self, form: str) -> str:
+        """A question about the topic, which may be a question itself."""
+        return form.format(topic=_ASKED.sub("", self._topic).rstrip(" ?"))
 
     def _number(self, schema: Schema, name: str, depth: int) -> int | float:
         del name, depth
