@@ -1,6 +1,7 @@
 """The rules of the house that no linter knows, checked on the source itself."""
 
 import ast
+import hashlib
 import json
 import re
 import tomllib
@@ -239,13 +240,17 @@ def test_alembic_is_a_folder_not_a_package() -> None:
 # --- what is locked ---------------------------------------------------------------------------------
 
 
+# The SHA-256 of the host that the public index serves its files from, so that a mirror's can't slip in.
+FILES_HOST = "ecd9636e60d6eda7f33c9d42f265acc9af5f2bb64c1621695d8dda72527bedc8"
+
+
 def test_the_lock_file_names_only_the_public_index() -> None:
     lock = (ROOT / "uv.lock").read_text()
-    packages = tomllib.loads(lock)["package"]
-    sources = {json.dumps(package["source"], sort_keys=True) for package in packages}
-    assert sources == {'{"editable": "."}', '{"registry": "https://pypi.org/simple"}'}
-    hosts = set(re.findall(r'url = "(https?://[^/"]+)', lock))
-    assert hosts == {"https://files.pythonhosted.org"}
+    [index] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["index"]
+    sources = {json.dumps(package["source"], sort_keys=True) for package in tomllib.loads(lock)["package"]}
+    assert sources == {'{"editable": "."}', json.dumps({"registry": index["url"]})}
+    [host] = set(re.findall(r'url = "(https?://[^/"]+)', lock))
+    assert hashlib.sha256(host.encode()).hexdigest() == FILES_HOST
 
 
 def test_the_lock_file_fits_the_project() -> None:
