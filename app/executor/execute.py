@@ -16,6 +16,7 @@ from app.executor.research import research
 from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import default_model, missing_key
+from app.queue import LANE
 from app.runs import Claim, Fenced, release, retry_later
 from app.settle import Outcome, cancelled, error_of, failed
 
@@ -165,7 +166,10 @@ async def _park(engine: "Engine", execution: Execution) -> None:
     recorder, toolbox = execution.cast.recorder, execution.cast.toolbox
     try:
         await whole(engine.park(recorder.fenced, toolbox.parked))
-    except (LeaseLost, DatabaseUnavailable) as error:
+    except LeaseLost:  # Taken over, as its end will find out too, or to be cancelled.
+        execution.why = Stop.CANCEL
+        await _stopped(engine, execution)
+    except DatabaseUnavailable as error:
         log.info("run.not_parked", reason=error.detail)
 
 
@@ -182,7 +186,7 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
         else:
             reason = "stepped aside for a pause or a stop of its process"
             engine.bus.publish(await release(engine.database, execution.fenced, reason=reason))
-            engine.bell.pass_on("default")
+            engine.bell.pass_on(LANE)
     except (LeaseLost, DatabaseUnavailable) as error:
         log.info("run.stopped_without_end", reason=error.detail)
 

@@ -170,9 +170,9 @@ class Toolbox:
             return call.record.result
         if call.recovered and call.record.state in ("failed", "denied"):
             raise _as_told(call.record.error or "the tool failed", retry=call.record.result == {"retry": True})
+        arguments = await self._permitted(tool, call, arguments)
         if call.recovered and call.record.state != "proposed" and not tool.idempotent:
             return await self._after_unknown(tool, call, arguments)
-        arguments = await self._permitted(tool, call, arguments)
         return await self._start(tool, call, arguments)
 
     async def _start(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
@@ -215,7 +215,8 @@ class Toolbox:
         Raises:
             EffectUnknown: nobody could say, or the answer is to fail.
         """
-        decision = self._decision(call, "effect")
+        # A call that was asked about is `unknown`; one that began again since then is another question.
+        decision = self._decision(call, "effect") if call.record.state == "unknown" else None
         if decision is None:
             call.record = replace(call.record, state="unknown")
             await self._recorder.write(Write(calls=[call.record]))

@@ -7,11 +7,12 @@ from app.errors import LeaseLost
 from app.runs.write import Fenced
 
 # Invariant: the run is ours until this commits; with it go the questions it waits for, in the same transaction.
+# A run that shall be cancelled does not begin to wait: nobody would end it any more.
 PARK = """
 with r as (
     update runs set state = 'waiting', waits = $4, owner = null, lease_until = null, write_no = write_no + 1,
         ran_seconds = ran_seconds + extract(epoch from now() - claimed_at)
-    where id = $1 and fence = $2 and write_no = $3 and state = 'running'
+    where id = $1 and fence = $2 and write_no = $3 and state = 'running' and cancel_requested_at is null
     returning id, conversation_id
 )
 update heads set state = 'waiting', active_run_id = null, updated_at = now()
@@ -26,7 +27,7 @@ async def park(connection: Connection, who: Fenced, waits: int) -> None:
     Needs an `engine_tx()` that holds the lock of the conversation's head, and inserts what is waited for.
 
     Raises:
-        LeaseLost: when the claim does not hold any more.
+        LeaseLost: when the claim does not hold any more, or somebody wishes the run cancelled.
     """
     if await connection.fetchval(PARK, who.run_id, who.fence, who.write_no, waits) is None:
         raise LeaseLost

@@ -14,8 +14,8 @@ from app.errors import LeaseLost
 from app.executor import Engine
 from app.executor.execute import Stop
 from app.models import new_id
-from app.runs import Claim
-from app.tools import Risk
+from app.runs import Claim, wish_cancel
+from app.tools import Park, Risk
 from app.tools.python import define
 from tests.engine import World, in_turn, tool, tools
 from tests.executor.test_turns import calls, counted, done, run_of, spawn, text, until
@@ -132,6 +132,21 @@ async def test_cancel_in_back_off(world: World, engine: Engine) -> None:
     await world.until(run, lambda row: row["state"] == "queued")
     await cancel(engine, run, conversation)
     assert (await done(world, conversation))["state"] == "cancelled"
+
+
+async def test_cancel_while_it_parks(world: World, engine: Engine) -> None:
+    """The wish comes too late for a signal: a run that shall be cancelled does not begin to wait for a person."""
+
+    async def ask(context: Any, arguments: dict[str, Any]) -> Any:
+        async with world.database.engine_tx() as connection:
+            assert await wish_cancel(connection, context.run_id, "enough")
+        raise Park("question", {"question": "Which colour?"})
+
+    async with tools(tool("ask", ask)):
+        conversation = await spawn(world, engine, in_turn(calls(("ask", {}))), tools=["ask"])
+        row = await done(world, conversation)
+    assert row["state"] == "cancelled"
+    assert await world.database.fetchval("select count(*) from approvals") == 0
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.004, 0.006, 0.01, 0.015, 0.02, 0.03])
@@ -365,8 +380,48 @@ async def test_an_unknown_outcome_of_a_tool_that_must_not_run_twice(
     assert (call["state"], call["result"]) == ("done" if result else "unknown", result)
 
 
+async def test_a_repeated_call_is_the_one_that_was_approved_and_is_asked_about_each_time(
+    world: World, engine: Engine
+) -> None:
+    paid: list[Any] = []
+    working = asyncio.Event()
+
+    async def pay(context: Any, arguments: dict[str, Any]) -> Any:
+        paid.append(arguments["n"])
+        working.set()
+        await asyncio.sleep(60)
+
+    async def answer(kind: str, **arguments: Any) -> Any:
+        await until(world, conversation, "waiting")
+        (question,) = await world.database.fetch("select id, kind, arguments from approvals where state = 'pending'")
+        assert question["kind"] == kind
+        async with world.database.engine_tx() as connection:
+            decision = Decision(approve=True, arguments=arguments)
+            await decide(connection, DEFAULT_WORKSPACE, question["id"], decision, principal_id=None)
+        (claim,) = await world.claim(owner=engine.owner)
+        engine.spawn(claim)
+        return question["arguments"]
+
+    async def begun_and_dead() -> None:
+        await asyncio.wait_for(working.wait(), 5)
+        working.clear()
+        engine.spawn(await die(world, engine, run))
+
+    async with tools(tool("pay", pay, idempotent=False, timeout_seconds=90)):
+        script = in_turn(calls(("pay", {"n": 100})), text("done"))
+        conversation = await spawn(world, engine, script, tools=["pay"], approval={"pay": "ask"})
+        run = (await run_of(world, conversation))["id"]
+        assert await answer("tool", n=5) == {"n": 100}
+        await begun_and_dead()
+        assert await answer("effect", outcome="repeat") == {"n": 5}
+        await begun_and_dead()
+        assert await answer("effect", outcome="happened", result="paid 5") == {"n": 5}
+        row = await done(world, conversation)
+    assert (row["state"], paid) == ("completed", [5, 5])
+
+
 async def test_a_proposed_call_has_not_happened(world: World, engine: Engine) -> None:
-    """A tool that must not run twice starts in a commit of its own: before that, it may begin."""
+    """A tool that must not run twice starts in a commit of its own: who died before that may make the call."""
     paid = 0
 
     async def pay(context: Any, arguments: dict[str, Any]) -> Any:
@@ -374,18 +429,12 @@ async def test_a_proposed_call_has_not_happened(world: World, engine: Engine) ->
         paid += 1
         return "paid"
 
-    async def first(context: Any, arguments: dict[str, Any]) -> Any:
-        return "ok"
-
     async with tools(tool("pay", pay, idempotent=False)):
         conversation = await spawn(world, engine, in_turn(calls(("pay", {})), text("done")), tools=["pay"])
-        run = await started(world, conversation)
         row = await done(world, conversation)
-        assert (row["state"], paid) == ("completed", 1)
-        types = await world.types(conversation)
-        assert types.index("tool.started") > types.index("message.completed")
-        assert run == row["id"]
-        assert first is not None
+    assert (row["state"], paid) == ("completed", 1)
+    types = await world.types(conversation)
+    assert types.index("tool.started") > types.index("message.completed")
 
 
 # --- given back ----------------------------------------------------------------------------------------------
