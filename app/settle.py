@@ -67,7 +67,8 @@ def error_of(error: ParleyError) -> Json:
     return {"code": error.code, "message": error.detail, "retryable": error.retryable}
 
 
-# The head is locked in a statement of its own, before anything is decided; the rest is read for the notification.
+# The head is locked in a statement of its own, before anything is decided; the rest is read for the notification, and
+# is as old as the wait for the lock: what another transaction may have changed meanwhile is read again.
 LOCK = """
 select r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
     a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email
@@ -130,9 +131,8 @@ async def settle(
         await _count(connection, ended.task_id, outcome.state, pauses=pauses)
     terminal = next(event for event in ended.events if event.is_terminal)
     error = outcome.error.get("message") if outcome.error else None
-    work_is_due |= await announce(
-        connection, settings, about, terminal, text=outcome.result or "", error=error, model=ended.model
-    )
+    about = {**about, "detached": ended.detached, "model": ended.model}
+    work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error)
     return Settled(ended.events, work_is_due)
 
 
@@ -158,7 +158,13 @@ async def _pass_the_turn(connection: Connection, ended: Ended) -> bool:
     if ended.open_runs and ended.was_ready:
         due = await hand_on(connection, ended.conversation_id) is not None
     if ended.has_steers:
-        follow_up = NewRun(ended.conversation_id, ended.workspace_id, ended.principal_id)
+        follow_up = NewRun(
+            ended.conversation_id,
+            ended.workspace_id,
+            ended.principal_id,
+            task_id=ended.task_id,
+            detached=ended.detached,
+        )
         inserted = await insert(connection, follow_up, behind=ended.open_runs)
         ended.events.extend(inserted.events)
         await connection.execute(MOVE_STEERS, ended.run_id, follow_up.id)
@@ -206,7 +212,6 @@ async def announce(
     *,
     text: str,
     error: str | None = None,
-    model: str | None = None,
 ) -> bool:
     """Plan the deliveries of an event; whether there are any to send.
 
@@ -219,7 +224,6 @@ async def announce(
         event: What happened.
         text: What is told, as Markdown.
         error: What went wrong.
-        model: Who speaks.
     """
     default_slack = settings.slack_webhook_url is not None
     config = _config(about, default_slack=default_slack)
@@ -237,7 +241,7 @@ async def announce(
         text=text,
         error=error,
         agent=about["agent"],
-        model=model or about["model"] or "",
+        model=about["model"] or "",
         finished_at=event.at,
     )
     planned = plan(notice, config, default_slack=default_slack)

@@ -161,7 +161,7 @@ class World:
         assert len([run for run in live if run["ready"]]) == (1 if live else 0), live
         running = [run["id"] for run in live if run["state"] == "running"]
         assert [head["active_run_id"]] == (running or [None])
-        assert (head["state"] == "idle") == (not live)
+        assert [head["state"]] == ([run["state"] for run in live if run["ready"]] or ["idle"])
         ends = await self.database.fetch(
             "select run_id, count(*) as n from events where conversation_id = $1 "
             "and type in ('run.completed', 'run.failed', 'run.cancelled') group by run_id",

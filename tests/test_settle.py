@@ -6,12 +6,13 @@ from uuid import UUID
 
 import pytest
 
-from app.db import DEFAULT_WORKSPACE
+from app.conversations import lock
+from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL
 from app.errors import DeadlineExceeded, LeaseLost, ModelFailed
 from app.events import EventType, NewEvent
 from app.messages import prompt
 from app.models import new_id
-from app.runs import Claim, NewMessage, RunState, Usage, Write
+from app.runs import Claim, NewMessage, RunState, Usage, Write, detach, park
 from app.settle import Outcome, cancelled, failed, settle
 from tests.engine import World, world
 
@@ -117,6 +118,33 @@ async def test_the_next_run_gets_its_turn(world: World) -> None:
     assert not last.work_is_due
     assert (await world.head(held.conversation_id))["state"] == "idle"
     await world.check()
+
+
+async def test_the_run_behind_one_that_waited_is_queued(world: World) -> None:
+    held = await world.one()
+    await world.say(held.conversation_id, "two")
+    async with world.database.engine_tx() as connection:
+        await lock(connection, DEFAULT_WORKSPACE, held.conversation_id)
+        await park(connection, held.fenced, 1)
+    await world.check()
+    assert await world.settle(held, cancelled("enough"))
+    assert (await world.head(held.conversation_id))["state"] == "queued"
+    await world.check()
+
+
+async def test_a_run_sent_to_the_background_as_it_ends_is_told_of(world: World) -> None:
+    """The ending waits for the head while the run is detached: what it read before is old."""
+    held = await world.one(principal_id=SYSTEM_PRINCIPAL)
+    await world.database.execute("update principals set email = 'a@example.com' where id = $1", SYSTEM_PRINCIPAL)
+    async with world.database.engine_tx() as connection:
+        await lock(connection, DEFAULT_WORKSPACE, held.conversation_id)
+        ending = asyncio.create_task(world.settle(held, DONE, held.fenced))
+        while not await world.database.fetchval("select count(*) from pg_locks where not granted"):
+            await asyncio.sleep(0.01)
+        await detach(connection, held.conversation_id, held.run_id)
+    assert await ending
+    (delivery,) = await world.database.fetch("select address, event from deliveries")
+    assert (delivery["address"], delivery["event"]) == ("a@example.com", "run.completed")
 
 
 async def test_endings_of_many_runs_of_one_conversation_at_once(world: World) -> None:

@@ -1,8 +1,6 @@
 """The one statement that makes a run terminal. Only `app.settle` calls it."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +20,7 @@ with w as materialized (
         run_id uuid, conversation_id uuid, fence bigint, write_no bigint, n_messages int, n_events int,
         requests bigint, input_tokens bigint, output_tokens bigint, cost_usd numeric, cost_unknown bool, model text)
 ), l as materialized (
-    select r.id, r.ready, r.state, r.fence from runs r join w on w.run_id = r.id for no key update of r
+    select r.id, r.ready, r.state from runs r join w on w.run_id = r.id for no key update of r
 ), r as (
     update runs set state = $6, finished_at = now(), ready = false, owner = null, lease_until = null, reason = null,
         waits = 0, result = $7, output = $8, error = $9, write_no = runs.write_no + 1,
@@ -39,7 +37,7 @@ with w as materialized (
     update heads set open_runs = heads.open_runs - 1,
         active_run_id = case when heads.active_run_id = r.id then null else heads.active_run_id end,
         state = case when heads.open_runs = 1 then 'idle'
-            when heads.active_run_id = r.id then 'queued' else heads.state end,
+            when heads.active_run_id = r.id or r.was = 'waiting' then 'queued' else heads.state end,
         message_seq = heads.message_seq + w.n_messages, event_seq = heads.event_seq + w.n_events,
         requests = heads.requests + w.requests, input_tokens = heads.input_tokens + w.input_tokens,
         output_tokens = heads.output_tokens + w.output_tokens, cost_usd = heads.cost_usd + w.cost_usd,
@@ -51,7 +49,7 @@ with w as materialized (
     + ADD_ROWS
     + """
 select hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.was, r.task_id, r.parent_run_id, r.detached,
-    r.principal_id, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.cost_unknown, r.model, r.number,
+    r.principal_id, r.model,
     exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers
 from hu join r on r.id = hu.run_id
 """
@@ -66,7 +64,6 @@ class Ended:
     conversation_id: UUID
     workspace_id: UUID
     events: list[StoredEvent]
-    at: datetime
     open_runs: int
     was_ready: bool
     was_waiting: bool
@@ -75,7 +72,6 @@ class Ended:
     task_id: UUID | None
     principal_id: UUID | None
     model: str | None
-    cost_usd: Decimal | None
 
 
 async def end(
@@ -128,7 +124,6 @@ def _ended(run_id: UUID, conversation_id: UUID, events: list[NewEvent], row: Any
         conversation_id=conversation_id,
         workspace_id=row["workspace_id"],
         events=stored(events, run_id=run_id, conversation_id=conversation_id, first=row["e0"] + 1, at=row["at"]),
-        at=row["at"],
         open_runs=row["open_runs"],
         was_ready=row["was_ready"],
         was_waiting=row["was"] == "waiting",
@@ -137,5 +132,4 @@ def _ended(run_id: UUID, conversation_id: UUID, events: list[NewEvent], row: Any
         task_id=row["task_id"],
         principal_id=row["principal_id"],
         model=row["model"],
-        cost_usd=None if row["cost_unknown"] else row["cost_usd"],
     )
