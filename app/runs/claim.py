@@ -41,10 +41,10 @@ with recursive ws as (
 ), busy as (
     select workspace_id, count(*) as running from runs where state = 'running' group by workspace_id
 ), due as (
-    select d.id, d.priority, d.run_at, coalesce(busy.running, 0)
+    select d.id, d.fence, d.priority, d.run_at, coalesce(busy.running, 0)
         + row_number() over (partition by ws.workspace_id order by d.priority desc, d.run_at, d.id) as turn
     from ws left join busy on busy.workspace_id = ws.workspace_id cross join lateral (
-        select r.id, r.priority, r.run_at from runs r
+        select r.id, r.fence, r.priority, r.run_at from runs r
         where r.state = 'queued' and r.ready and r.concurrency_key is null and r.lane = $1
             and r.workspace_id = ws.workspace_id and r.run_at <= now() and not {HELD}
         order by r.priority desc, r.run_at, r.id limit $2 * 2) d
@@ -52,7 +52,7 @@ with recursive ws as (
 ), picked as materialized (
     select r.id, r.conversation_id
     from due join runs r on r.id = due.id join heads h on h.conversation_id = r.conversation_id
-    where r.state = 'queued' and r.ready and r.run_at <= now()
+    where r.state = 'queued' and r.ready and r.run_at <= now() and r.fence = due.fence
     order by due.turn, due.priority desc, due.run_at, due.id
     limit $2 for no key update of h, r skip locked
 )"""
@@ -73,7 +73,8 @@ with room as (
 )"""
 
 # Invariant: a run is claimed by the one transaction that holds both its head and its row; SKIP LOCKED never waits, so
-# a claim can't deadlock. `queued and ready` is unique per conversation, so a batch can't conflict with itself.
+# a claim can't deadlock. `queued and ready` is unique per conversation, so a batch can't conflict with itself. The
+# fence is that of the snapshot: a run that was claimed and given back meanwhile has consumed inputs this can't see.
 # The run's inputs become messages here: it is next in line by now, so their numbers are its own.
 START = """, said as (
     select i.id, i.run_id, i.body, row_number() over (partition by i.run_id order by i.id) as n
@@ -122,11 +123,15 @@ from run join head on head.run_id = run.id
 CLAIM = UNKEYED + START
 CLAIM_KEYED = KEYED + START
 
+# The keys with room: full ones must not take the places of others.
 KEYS = f"""
 select r.workspace_id, r.concurrency_key from runs r
 where r.state = 'queued' and r.ready and r.concurrency_key is not null and r.lane = $1 and r.run_at <= now()
     and not {HELD}
-group by r.workspace_id, r.concurrency_key order by max(r.priority) desc, min(r.run_at) limit 50
+group by r.workspace_id, r.concurrency_key
+having min(r.concurrency_limit) > (select count(*) from runs o where o.workspace_id = r.workspace_id
+    and o.concurrency_key = r.concurrency_key and o.state = 'running')
+order by max(r.priority) desc, min(r.run_at) limit 50
 """
 TRY_KEY = "select pg_try_advisory_xact_lock(hashtextextended($1 || ':' || $2, 0))"
 
@@ -178,21 +183,6 @@ def _claimed(row: Row) -> Claim:
             events, run_id=row["id"], conversation_id=row["conversation_id"], first=row["e0"] + 1, at=row["at"]
         ),
     )
-
-
-# Invariant: only the holder's fence renews; rows are locked in id order, as in every batch. A higher fence says that
-# another claim has the run; the same fence without `running` only that this process is about to be done with it.
-RENEW = """
-with asked as materialized (
-    select r.id, r.fence = x.fence and r.state = 'running' as held, r.fence > x.fence as taken
-    from runs r join json_to_recordset($1::json) as x(id uuid, fence bigint) on x.id = r.id
-    order by r.id for no key update of r
-), renewed as (
-    update runs r set lease_until = now() + make_interval(secs => $2) from asked where r.id = asked.id and asked.held
-)
-select a.id, a.held, a.taken, r.cancel_requested_at is not null as cancel_requested
-from asked a join runs r on r.id = a.id
-"""
 
 
 @dataclass(frozen=True)

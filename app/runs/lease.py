@@ -14,13 +14,26 @@ from typing import Any
 from uuid import UUID
 
 from app.db import UNAVAILABLE, Connection, Row, dump_json, lone_connection
-from app.runs.claim import RENEW
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 PULSE_SECONDS = 0.2
 MARGIN_SECONDS = 1.0  # The runs are given up this long before their lease ends.
+
+# Invariant: only the holder's fence renews; rows are locked in id order, as in every batch. A higher fence says that
+# another claim has the run; the same fence without `running` only that this process is about to be done with it.
+RENEW = """
+with asked as materialized (
+    select r.id, r.fence = x.fence and r.state = 'running' as held, r.fence > x.fence as taken
+    from runs r join json_to_recordset($1::json) as x(id uuid, fence bigint) on x.id = r.id
+    order by r.id for no key update of r
+), renewed as (
+    update runs r set lease_until = now() + make_interval(secs => $2) from asked where r.id = asked.id and asked.held
+)
+select a.id, a.held, a.taken, r.cancel_requested_at is not null as cancel_requested
+from asked a join runs r on r.id = a.id
+"""
 
 
 class Heartbeat:

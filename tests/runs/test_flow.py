@@ -85,6 +85,15 @@ async def test_a_concurrency_key_never_runs_more_than_its_limit(world: World) ->
     assert [tuple(row.values()) for row in rows] == [("customer-7", 2), ("customer-8", 1)]
 
 
+async def test_full_keys_do_not_starve_one_with_room(world: World) -> None:
+    for n in range(50):
+        for _ in range(2):
+            await world.queued(run={"concurrency_key": f"full {n}", "concurrency_limit": 1, "priority": 9})
+    assert len(await world.claim()) == 50
+    await world.queued(run={"concurrency_key": "free", "concurrency_limit": 1})
+    assert len(await world.claim()) == 1
+
+
 async def test_a_batch_counts_its_own_picks_and_the_bounds_of_the_worker(world: World) -> None:
     await keyed(world, "k", 5, 5)
     assert len(await world.claim(limit=3)) == 3

@@ -10,7 +10,7 @@ from app.messages import prompt
 from app.models import new_id
 from app.runs import CallRecord, Checkpoints, Fenced, NewMessage, RunState, Usage, Write
 from app.runs import write as module
-from app.runs.claim import RENEW
+from app.runs.lease import RENEW
 from app.settings import Settings
 from app.settle import Outcome
 from tests.engine import World
