@@ -9,7 +9,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, Self, cast
 from uuid import UUID
@@ -261,8 +261,3 @@ async def lone_connection(dsn: str, *, name: str) -> AsyncGenerator[Connection]:
 def affected(tag: str) -> int:
     """The number of rows of a command tag such as `UPDATE 3`."""
     return int(tag.rsplit(" ", 1)[-1])
-
-
-def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows turned into columns, for `unnest` parameters."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -91,14 +91,14 @@ def agent_of(cast: Cast, output_schema: Json | None, *, tools: bool = True, extr
             StructuredDict(output_schema, name="result") if output_schema else str,
             DeferredToolRequests,
         ],
-        model_settings=cast_settings(loaded),
+        model_settings=model_settings_of(loaded),
         tools=cast.toolbox.library_tools() if tools else (),
         capabilities=[Checkpoint(cast.recorder)],
         retries=2,
     )
 
 
-def cast_settings(loaded: Loaded) -> ModelSettings | None:
+def model_settings_of(loaded: Loaded) -> ModelSettings | None:
     """The agent's model settings as the library takes them."""
     chosen = loaded.spec.model_settings.model_dump(exclude_none=True)
     return ModelSettings(**chosen) if chosen else None

@@ -29,7 +29,7 @@ from pydantic_ai.tools import RunContext
 from app.errors import LimitReached
 from app.events import Bus, EventType, NewEvent, stored
 from app.executor.load import Loaded
-from app.messages import Json, arguments_of, clean_text, clean_value, parts_of, role_of, text_of
+from app.messages import Json, arguments_of, clean_text, clean_value, parts_of, role_of, text_of, tool_calls_of
 from app.providers import cost_of
 from app.runs import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
 from app.tools import Risk, Tool
@@ -269,7 +269,7 @@ class Recorder:
             return {}
         rows = {(row["message_seq"], row["call_index"]): row for row in self._loaded.calls}
         found: dict[str, Call] = {}
-        for index, part in enumerate(part for part in parts_of(last["body"]) if part["type"] == "tool_call"):
+        for index, part in enumerate(tool_calls_of(last["body"])):
             row = rows.get((last["seq"], index))
             if row is not None:
                 place = Place(self._loaded.conversation_id, last["seq"], index)
