@@ -7,10 +7,9 @@ has ended it. `arq workers.worker.WorkerSettings` runs the same resident under A
 import asyncio
 import contextlib
 import signal
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import structlog
-from arq.connections import RedisSettings
 from arq.worker import Worker, func
 
 from app import agents, identity
@@ -102,8 +101,21 @@ async def _listen_for_ever(settings: Settings, resident: Resident) -> None:
 # --- `arq workers.worker.WorkerSettings` ---------------------------------------------------------------
 
 
-async def _startup(context: dict[str, Any]) -> None:
+def __getattr__(name: str) -> dict[str, Any]:
+    """The settings `arq` asks this module for, read from the environment only then and not when it is imported."""
+    if name != "WorkerSettings":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = with_running_servers(Settings.load())
+    return {
+        **arq_options(settings),
+        "ctx": {"settings": settings},
+        "on_startup": _startup,
+        "on_shutdown": _shutdown,
+    }
+
+
+async def _startup(context: dict[str, Any]) -> None:
+    settings: Settings = context["settings"]
     configure_logging(settings)
     context["stack"] = stack = contextlib.AsyncExitStack()
     engine = await stack.enter_async_context(Engine.open(settings, kind="worker"))
@@ -114,27 +126,3 @@ async def _shutdown(context: dict[str, Any]) -> None:
     with contextlib.suppress(DatabaseUnavailable):
         await context["resident"].stop()
     await context["stack"].aclose()
-
-
-class _FromEnvironment:
-    """Reads the settings when ARQ first asks, not when this module is imported."""
-
-    def __get__(self, instance: object, owner: type) -> RedisSettings:
-        return arq_options(with_running_servers(Settings.load()))["redis_settings"]
-
-
-class WorkerSettings:
-    """What `arq` reads."""
-
-    functions: ClassVar[list[Any]] = [func(cast("Any", wake), name=WAKE)]
-    on_startup = staticmethod(_startup)
-    on_shutdown = staticmethod(_shutdown)
-    redis_settings = _FromEnvironment()
-    queue_name = queue_name(LANE)
-    poll_delay = POLL_SECONDS
-    max_jobs = WAKES_AT_ONCE
-    keep_result = 0
-    max_tries = 1000
-    retry_jobs = False
-    job_serializer = staticmethod(dumps)
-    job_deserializer = staticmethod(loads)

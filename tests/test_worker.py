@@ -1,0 +1,45 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from app.queue import LANE, Bell, queue_name
+from app.settings import Settings
+from workers import worker
+
+ROOT = Path(__file__).parent.parent
+
+
+async def test_the_command_of_arq_runs_a_worker(settings: Settings, tmp_path: Path) -> None:
+    """`arq workers.worker.WorkerSettings` with settings of the environment; in a burst it hears one ring and ends."""
+    bell = Bell(settings.redis_dsn())
+    bell.ring()
+    await bell.close()
+    async with Redis.from_url(settings.redis_dsn() or "") as redis:
+        assert await redis.zcard(queue_name(LANE)) == 1
+    given = {
+        "DATABASE_URL": settings.dsn(),
+        "REDIS_URL": settings.redis_dsn() or "",
+        "PARLEY_HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "arq", "workers.worker.WorkerSettings", "--burst"),
+        cwd=tmp_path,
+        env=given,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, said.decode()
+    async with Redis.from_url(settings.redis_dsn() or "") as redis:
+        assert await redis.zcard(queue_name(LANE)) == 0
+
+
+def test_the_module_has_nothing_else_to_ask_for() -> None:
+    with pytest.raises(AttributeError):
+        _ = worker.Nothing
