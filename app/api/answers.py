@@ -183,7 +183,9 @@ async def _wait(engine: Engine, accepted: Accepted, seconds: float) -> None:
 
 
 async def _follow_to_end(engine: Engine, accepted: Accepted) -> None:
-    events = follow(engine.bus, engine.database, accepted.conversation_id, after=None, run_id=accepted.run_id)
+    # A run that is answered has parked before: only what comes after this message says how it goes on.
+    after = accepted.events[-1].seq if accepted.events else None
+    events = follow(engine.bus, engine.database, accepted.conversation_id, after=after, run_id=accepted.run_id)
     async for event in events:
         if event.event in PARKED:
             return
