@@ -39,6 +39,7 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
     TimeoutError,
     asyncio.TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # The server's goodbye came between two statements; the socket is not closed yet.
     asyncpg.PostgresConnectionError,
     asyncpg.TooManyConnectionsError,
     asyncpg.CannotConnectNowError,
@@ -232,9 +233,14 @@ class Database:
         except (PoolTimeout, InterfaceError, *UNAVAILABLE) as error:
             raise DatabaseUnavailable(f"PostgreSQL is not available: {type(error).__name__}", retry_after=2) from error
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailable("PostgreSQL closed the connection", retry_after=2) from error
+            if _is_unavailable(error):
+                raise DatabaseUnavailable("PostgreSQL closed or refused the connection", retry_after=2) from error
             raise
+
+
+def _is_unavailable(error: DBAPIError) -> bool:
+    # A refused connection is no invalidated one: what asyncpg said stands behind SQLAlchemy's translation.
+    return error.connection_invalidated or isinstance(getattr(error.orig, "__cause__", None), UNAVAILABLE)
 
 
 async def _enter_workspace(session: AsyncSession, workspace_id: UUID, *, has_net: bool) -> None:
