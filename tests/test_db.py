@@ -15,6 +15,9 @@ from app.errors import DatabaseUnavailable
 from app.settings import Settings
 
 
+SSL_REQUEST = 8  # Bytes; a startup message is longer.
+
+
 def fatal(code: str, message: str) -> bytes:
     """A FATAL ErrorResponse as it stands on the wire."""
     fields = b"".join(name + value.encode() + b"\0" for name, value in [(b"S", "FATAL"), (b"V", "FATAL")])
@@ -33,7 +36,9 @@ class Between:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.starting_up:
-            await reader.read(1_000)
+            if len(await reader.read(1_000)) == SSL_REQUEST:
+                writer.write(b"N")
+                await reader.read(1_000)
             writer.write(fatal("57P03", "the database system is starting up"))
             writer.close()
             return
