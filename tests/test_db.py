@@ -14,7 +14,6 @@ from app.db import DEFAULT_WORKSPACE, Database
 from app.errors import DatabaseUnavailable
 from app.settings import Settings
 
-
 SSL_REQUEST = 8  # Bytes; a startup message is longer.
 
 
