@@ -3,7 +3,9 @@
 A run that asks is parked in the transaction that inserts its questions; the last answer queues it again.
 """
 
+import json
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 from uuid import UUID
 
@@ -69,7 +71,7 @@ async def park(connection: Connection, settings: Settings, who: Fenced, question
     waiting = NewEvent(EventType.RUN_WAITING, {"waiting_for": sorted({WAITING_FOR[each.kind] for each in questions})})
     events = [*(_required(approval_id, question) for approval_id, question in asked), waiting]
     stored = await append(connection, who.conversation_id, who.run_id, events)
-    text = "\n\n".join(told(question.kind, question.tool, question.arguments) for question in questions)
+    text = "\n\n".join(told(question, f"{settings.base_url}/approvals/{number}/decision") for number, question in asked)
     due = await announce(connection, settings, about, stored[-1], text=text)
     return Settled(stored, due)
 
@@ -102,13 +104,30 @@ def _required(approval_id: UUID, question: NewApproval) -> NewEvent:
     return NewEvent(EventType.APPROVAL_REQUIRED, payload)
 
 
-def told(kind: str, tool: str | None, arguments: Any) -> str:
-    """A question as people read it."""
-    if kind == "question":
-        return str(arguments.get("question", ""))
-    if kind == "effect":
-        return f"Whether the interrupted call of `{tool}` took effect is not known. Did it happen?"
-    return f"May `{tool}` be called?"
+MAX_SHOWN = 2_000
+
+# What is posted to decide, by the kind of question.
+ANSWERS = {
+    "question": '{"decision": "approve", "arguments": {"answer": "..."}}',
+    "effect": '{"decision": "approve", "arguments": {"outcome": "happened"}} (or "repeat", or "fail")',
+    "tool": '{"decision": "approve"} or {"decision": "deny", "reason": "..."}',
+}
+
+
+def told(question: NewApproval, url: str) -> str:
+    """A question as people read it, and how it is decided."""
+    return f"{_asked(question)}\n\nTo decide: POST {url} with\n\n    {ANSWERS[question.kind]}"
+
+
+def _asked(question: NewApproval) -> str:
+    if question.kind == "question":
+        return str(question.arguments.get("question", ""))
+    shown = json.dumps(question.arguments, ensure_ascii=False, indent=2)[:MAX_SHOWN]
+    # Indented, it is a block of code whatever it holds.
+    call = f"`{question.tool}` with\n\n{indent(shown, '    ')}\n\n"
+    if question.kind == "effect":
+        return f"Whether this interrupted call took effect is not known: {call}Did it happen?"
+    return f"May this be called: {call}".rstrip()
 
 
 # --- deciding -------------------------------------------------------------------------------------

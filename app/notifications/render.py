@@ -9,11 +9,12 @@ from css_inline import CSSInliner
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from app.notifications.notice import Notice
+from app.notifications.notice import OUTCOMES, Notice
 from app.notifications.text import one_line, plain, safe_html
 from app.notifications.words import answering, body_of, headline, signature, why
 
 MAX_SUBJECT = 150
+ENDS = OUTCOMES - {"waiting"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ def render_mail(notice: Notice) -> Mail:
 
 
 def _words(notice: Notice) -> dict[str, Any]:
-    finished = notice.finished_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if notice.finished_at else ""
+    at = notice.finished_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if notice.finished_at else ""
     return {
         "headline": one_line(headline(notice), MAX_SUBJECT),
         "signature": one_line(signature(notice), 500),
-        "finished": finished,
+        "when": at and f"{'Finished' if notice.rule in ENDS else 'At'} {at}.",
         "read_url": notice.read_url,
         "api_url": notice.api_url,
         "answering": answering(notice),

@@ -40,7 +40,9 @@ def signature(notice: Notice) -> str:
 
 
 def answering(notice: Notice) -> str:
-    """How to go on with the conversation."""
+    """How to go on with the conversation; a question that waits says itself how it is decided."""
+    if notice.rule == "waiting":
+        return ""
     return f"To answer, send a message: POST {notice.answer_url}"
 
 

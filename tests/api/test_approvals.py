@@ -180,6 +180,20 @@ async def test_a_message_never_drops_an_approval(client: httpx.AsyncClient, aske
     assert "4" in (await ended(client, follow_up))["result"]
 
 
+async def test_who_is_asked_reads_what_is_asked_and_how_to_decide(
+    client: httpx.AsyncClient, asker: str, engine: Engine
+) -> None:
+    told = {"channels": ["email"], "email_address": "boss@example.com"}
+    task = {"task_type": "delegation", "agent": asker, "prompt": NOTIFY, "notification_config": told}
+    run = (await client.post("/tasks", json=task)).json()["latest_run"]
+    await ended(client, run["id"], "waiting")
+    approval = await pending(client, run["id"])
+    row = await engine.database.fetchrow("select payload from deliveries where event = 'run.waiting'")
+    assert row is not None
+    assert '"text": "the build is green"' in row["payload"]["text"]
+    assert f"/approvals/{approval['id']}/decision" in row["payload"]["text"]
+
+
 async def test_two_questions_at_once_are_answered_in_any_order(client: httpx.AsyncClient, engine: Engine) -> None:
     from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolReturnPart
     from pydantic_ai.models.function import FunctionModel
