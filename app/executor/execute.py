@@ -17,7 +17,7 @@ from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import default_model, missing_key
 from app.queue import LANE
-from app.runs import Claim, Fenced, release, retry_later
+from app.runs import Claim, Fenced, cancel_reason, release, retry_later
 from app.settle import Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
         await execution.cast.recorder.rest()
     try:
         if execution.why is Stop.CANCEL:
-            await _settle(engine, execution, _partial(execution))
+            reason = await cancel_reason(engine.database, execution.claim.run_id)
+            await _settle(engine, execution, _partial(execution, reason))
         else:
             reason = "stepped aside for a pause or a stop of its process"
             engine.bus.publish(await release(engine.database, execution.fenced, reason=reason))
@@ -191,13 +192,13 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
         log.info("run.stopped_without_end", reason=error.detail)
 
 
-def _partial(execution: Execution) -> Outcome:
+def _partial(execution: Execution, reason: str | None) -> Outcome:
     if execution.cast is None:
-        return cancelled(None)
+        return cancelled(reason)
     recorder, speech = execution.cast.recorder, execution.cast.speech
     write = with_usage(recorder, recorder.interrupted_write([*recorder.heard, *speech.unfinished()]))
     said = [message.text for message in write.messages if message.role == "assistant"]
-    return cancelled(None, write, result=said[-1] if said else None)
+    return cancelled(reason, write, result=said[-1] if said else None)
 
 
 async def _failed(engine: "Engine", execution: Execution, error: Exception) -> None:

@@ -7,6 +7,7 @@ from app.runs.lease import Heartbeat
 from app.runs.moves import (
     Overdue,
     Recovered,
+    cancel_reason,
     detach,
     hand_on,
     overdue,
@@ -46,6 +47,7 @@ __all__ = [
     "Write",
     "Written",
     "answered",
+    "cancel_reason",
     "claim",
     "detach",
     "due",

@@ -67,12 +67,9 @@ class Inline:
 class InsertedRun:
     """What was inserted."""
 
-    run_id: UUID
-    number: int
     ready: bool
     running: bool
     events: list[StoredEvent]
-    message_seq: int
 
 
 # Invariant: ready is decided from the head this statement's transaction holds locked (1 open run after the raise
@@ -122,7 +119,7 @@ with head as (
     select $1, head.e0 + e.i, head.workspace_id, $2, e.type, head.m0 + e.m, e.payload
     from head, json_to_recordset($12::json) as e(i int, type text, m int, payload json)
 )
-select run_no, ready, e0, m0, now() as at from head
+select ready, e0, m0, now() as at from head
 """
 
 
@@ -159,12 +156,9 @@ async def insert(connection: Connection, run: NewRun, *, inline: Inline | None =
             event.shown["message_seq"] = row["m0"] + 1
     first = row["e0"] + 1
     return InsertedRun(
-        run_id=run.id,
-        number=row["run_no"],
         ready=row["ready"],
         running=inline is not None,
         events=stored(events, run_id=run.id, conversation_id=run.conversation_id, first=first, at=row["at"]),
-        message_seq=row["m0"],
     )
 
 

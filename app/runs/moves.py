@@ -221,6 +221,11 @@ async def wish_cancel(connection: Connection, run_id: UUID, reason: str | None) 
     return await connection.fetchval(WISH, run_id, reason) is not None
 
 
+async def cancel_reason(database: Database, run_id: UUID) -> str | None:
+    """Why somebody wished a run cancelled, for its holder, who ends it."""
+    return await database.fetchval("select cancel_reason from runs where id = $1", run_id)
+
+
 DETACH = "update runs set detached = true where id = $1 and not detached and state in ('queued', 'running', 'waiting')"
 
 

@@ -121,7 +121,6 @@ class Written:
     message_seq: int
     event_seq: int | None
     at: datetime
-    cancel_requested: bool
     steers: list[Json]
 
 
@@ -192,7 +191,7 @@ CHECKPOINT = (
     from w
     where runs.id = w.run_id and (select count(*) from l) > 0
         and runs.fence = w.fence and runs.write_no = w.write_no and runs.state = 'running'
-    returning runs.id, runs.cancel_requested_at
+    returning runs.id
 ), hu as (
     update heads set message_seq = heads.message_seq + w.n_messages, event_seq = heads.event_seq + w.n_events,
         requests = heads.requests + w.requests, input_tokens = heads.input_tokens + w.input_tokens,
@@ -204,7 +203,7 @@ CHECKPOINT = (
 )"""
     + ADD_ROWS
     + """
-select hu.run_id, hu.m0, hu.e0, now() as at, r.cancel_requested_at is not null as cancel_requested,
+select hu.run_id, hu.m0, hu.e0, now() as at,
     (select json_agg(json_build_object('id', i.id, 'body', i.body) order by i.id) from inputs i
      where i.run_id = hu.run_id and i.kind = 'steer' and i.consumed_seq is null) as steers
 from hu join r on r.id = hu.run_id
@@ -287,7 +286,7 @@ def _one_based(index: int | None) -> int | None:
 
 def written(row: Row) -> Written:
     """The answer of a fenced statement."""
-    return Written(row["m0"], row["e0"], row["at"], row["cancel_requested"], row["steers"] or [])
+    return Written(row["m0"], row["e0"], row["at"], row["steers"] or [])
 
 
 Waiting = tuple[Fenced, Write, "asyncio.Future[Written]"]
@@ -393,8 +392,7 @@ async def _commit_once(database: Database, who: Fenced, write: Write) -> Written
 
 # An unknown commit: under the same fence `write_no` is already one higher, so the first try had landed.
 LANDED = """
-select r.id as run_id, h.message_seq - $4 as m0, null::bigint as e0, now() as at,
-    r.cancel_requested_at is not null as cancel_requested, null::json as steers
+select r.id as run_id, h.message_seq - $4 as m0, null::bigint as e0, now() as at, null::json as steers
 from runs r join heads h on h.conversation_id = r.conversation_id
 where r.id = $1 and r.fence = $2 and r.write_no = $3 + 1 and r.state = 'running'
 """

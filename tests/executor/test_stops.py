@@ -53,7 +53,7 @@ async def test_cancel_while_it_speaks_keeps_what_was_said(world: World, engine: 
     await asyncio.sleep(0.3)
     await cancel(engine, run, conversation)
     row = await done(world, conversation)
-    assert (row["state"], row["error"]["code"]) == ("cancelled", "cancelled")
+    assert (row["state"], row["error"]["code"], row["error"]["message"]) == ("cancelled", "cancelled", "enough")
     last = (await world.messages(conversation))[-1]
     assert (last["role"], last["interrupted"]) == ("assistant", True)
     assert last["text"].startswith("word word")
