@@ -7,8 +7,11 @@ import httpx
 import pytest
 
 from app.db import DEFAULT_WORKSPACE
+from app.identity import create_key
 from app.models import new_id
 from app.runs import hold, lift
+from app.settings import Settings
+from tests.api.conftest import bearer, serve
 from tests.engine import World
 
 
@@ -124,6 +127,17 @@ async def test_paused_messages_are_accepted_and_queue(client: httpx.AsyncClient)
     assert run["reason"] == "paused by system: maintenance"
     assert (await client.post("/resume", json={"scope": "all"})).json()["items"] == []
     assert (await client.get(f"/runs/{run['id']}")).json()["reason"] != run["reason"]
+
+
+async def test_a_tenant_can_not_hold_the_others(world: World, settings: Settings) -> None:
+    other = await other_workspace(world)
+    async with world.database.transaction(other) as session:
+        made = await create_key(session, other, "their key", ["admin"])
+    async with serve(settings.model_copy(update={"parley_auth": "on"}), **bearer(made.text)) as client:
+        for path in ("/pause", "/drain", "/resume"):
+            refused = await client.post(path, json={"scope": "all"})
+            assert (refused.status_code, refused.json()["code"]) == (403, "missing_scope")
+        assert (await client.post("/pause", json={"scope": "workspace"})).status_code == 200
 
 
 @pytest.mark.parametrize(
