@@ -113,7 +113,7 @@ class Resident:
 
     async def _pass_on_if_full(self) -> None:
         """Out of slots while runs are due: another worker may have some."""
-        if self._free <= 0 and (await due(self._engine.database, self._lane)).count:
+        if self._free <= 0 and await due(self._engine.database, self._lane):
             self._engine.bell.pass_on(self._lane)
 
     # --- sweeping --------------------------------------------------------------------------------------

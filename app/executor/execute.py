@@ -17,7 +17,7 @@ from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import default_model, missing_key
 from app.queue import LANE
-from app.runs import Claim, Fenced, cancel_reason, release, retry_later
+from app.runs import Claim, Fenced, cancel_reason, patiently, release, retry_later
 from app.settle import Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ async def _park(engine: "Engine", execution: Execution) -> None:
     execution.ending = True
     recorder, toolbox = execution.cast.recorder, execution.cast.toolbox
     try:
-        await whole(engine.park(recorder.fenced, toolbox.parked))
-    except LeaseLost:  # Taken over, as its end will find out too, or to be cancelled.
+        await whole(patiently(lambda: engine.park(recorder.fenced, toolbox.parked)))
+    except LeaseLost:  # Taken over or parked by an earlier try, as its end will find out too; or to be cancelled.
         execution.why = Stop.CANCEL
         await _stopped(engine, execution)
     except DatabaseUnavailable as error:

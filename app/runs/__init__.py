@@ -1,6 +1,6 @@
 """Runs: the state machine and the only statements that write a run's state."""
 
-from app.runs.claim import Claim, Due, claim, due
+from app.runs.claim import Claim, claim, due
 from app.runs.holds import hold, holds, lift, paused
 from app.runs.insert import Inline, InsertedRun, NewInput, NewRun, insert, steer
 from app.runs.lease import Heartbeat
@@ -30,7 +30,6 @@ __all__ = [
     "CallRecord",
     "Checkpoints",
     "Claim",
-    "Due",
     "Fenced",
     "Heartbeat",
     "Inline",

@@ -1,7 +1,6 @@
 """Claims: due runs become running, in batches, each by exactly one process."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -185,20 +184,9 @@ def _claimed(row: Row) -> Claim:
     )
 
 
-@dataclass(frozen=True)
-class Due:
-    """How much waits in a lane: for the bell, the metrics and the reasons."""
-
-    count: int
-    oldest: datetime | None
+DUE = "select count(*) from runs where state = 'queued' and ready and lane = $1 and run_at <= now()"
 
 
-async def due(database: Database, lane: str) -> Due:
-    """Runs of a lane that could start now."""
-    row = await database.fetchrow(
-        "select count(*) as count, min(run_at) as oldest from runs "
-        "where state = 'queued' and ready and lane = $1 and run_at <= now()",
-        lane,
-    )
-    assert row is not None
-    return Due(row["count"], row["oldest"])
+async def due(database: Database, lane: str) -> int:
+    """How many runs of a lane are due, those that a hold or a full concurrency key keeps back among them."""
+    return await database.fetchval(DUE, lane)

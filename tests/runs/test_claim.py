@@ -34,9 +34,9 @@ async def test_a_delayed_run_waits_for_its_time(world: World) -> None:
     later = await world.queued("later", run={"run_at": datetime.now(UTC) + timedelta(hours=1)})
     assert await world.claim() == []
     assert not later.ready
-    assert (await due(world.database, "default")).count == 0
+    assert await due(world.database, "default") == 0
     await world.database.execute("update runs set run_at = now()")
-    assert (await due(world.database, "default")).count == 1
+    assert await due(world.database, "default") == 1
     assert len(await world.claim()) == 1
 
 
