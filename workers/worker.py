@@ -35,7 +35,11 @@ async def wake(context: dict[str, Any], lane: str) -> None:
 
 
 def arq_options(settings: Settings) -> dict[str, Any]:
-    """ARQ's options: nothing of a run depends on its job, so nothing is kept, retried or timed by ARQ."""
+    """ARQ's options: nothing of a run depends on its job, so nothing is kept, retried or timed by ARQ.
+
+    Raises:
+        ConfigurationError: when there is no Redis to listen to.
+    """
     url = settings.doorbell_dsn()
     if url is None:
         raise ConfigurationError("REDIS_URL is not set and no embedded server is running", field="REDIS_URL")

@@ -35,7 +35,12 @@ class Effects:
         self._bell = bell
 
     async def notify(self, context: CallContext, text: str, channel: str | None) -> str:
-        """Append `run.progress` and plan its deliveries, in one transaction."""
+        """Append `run.progress` and plan its deliveries, in one transaction.
+
+        Raises:
+            LeaseLost: when the claim does not hold any more.
+            ToolError: when there is nobody to tell.
+        """
         loaded = context.loaded
         async with self._database.engine_tx() as connection:
             await conversations.lock(connection, loaded.workspace_id, loaded.conversation_id)
