@@ -4,6 +4,7 @@
     python3 dev.py                 start everything: PostgreSQL, Valkey, the API, workers, scheduler
     python3 dev.py test [args]     run the tests
     python3 dev.py check [args]    run what CI runs: format, lint, import contracts, types, tests
+    python3 dev.py faults [args]   kill, freeze and cut everything for a while, then check (--minutes, --seed)
     python3 dev.py <command> ...   the same as `parley <command> ...`
 
 It fetches uv if there is none, lets uv install the locked dependencies into `.venv`, and then
@@ -145,6 +146,8 @@ def command_for(arguments: list[str]) -> list[str]:
     """The program to become."""
     if arguments[:1] in (["test"], ["check"]):
         return [venv_python(), "-m", "pytest", "-n", TEST_PROCESSES, *arguments[1:]]
+    if arguments[:1] == ["faults"]:
+        return [venv_python(), "-m", "tests.faults.suite", *arguments[1:]]
     return [venv_python(), "-m", "app.cli", *(arguments or ["up"])]
 
 

@@ -45,6 +45,7 @@ UNAVAILABLE: tuple[type[BaseException], ...] = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
 )
 # What says that DATABASE_URL is wrong: trying again does not help.
@@ -125,8 +126,14 @@ class Database:
             DatabaseUnavailable: when PostgreSQL can't be reached.
         """
         dsn = settings.dsn()
-        # Set here and not left to the server: an acknowledged row is on disk (G1).
-        server_settings = {"synchronous_commit": "on", "application_name": name, "jit": "off"}
+        server_settings = {
+            # Set here and not left to the server: an acknowledged row is on disk (G1).
+            "synchronous_commit": "on",
+            # A process that froze, or whose host is gone, must not keep its locks for longer than its runs.
+            "idle_in_transaction_session_timeout": str(round(settings.parley_lease_seconds * 1000)),
+            "application_name": name,
+            "jit": "off",
+        }
         try:
             pool = await asyncpg.create_pool(
                 dsn,

@@ -72,6 +72,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
         ((), "-m app.cli up"),
         (("runs", "list", "--json"), "-m app.cli runs list --json"),
         (("test",), "-m pytest -n 2"),
+        (("faults", "--seed", "7"), "-m tests.faults.suite --seed 7"),
         (("test", "-k", "cron"), "-m pytest -n 2 -k cron"),
     ],
 )

@@ -1,0 +1,112 @@
+"""The processes under test, as `parley serve`, `worker` and `scheduler` run them, with a scripted model and tools.
+
+Two tools keep a journal: `note` may be repeated, `pay` may not. The prompt says what to do:
+
+    name=c7 tools=note,pay words=12 pause=0.02
+
+so many tool calls one after the other, then an answer of so many words. Each answer is worded differently, so that two
+answers mixed into one are seen.
+"""
+
+import asyncio
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
+
+from app import telemetry
+from app.main import create_app
+from app.notifications import deliver
+from app.settings import Settings
+from app.tools import BUILT_IN, Risk
+from tests.engine import scripted, tool
+from tests.faults.suite.journal import Journal
+from workers import resident, scheduler, worker
+
+SAYING = re.compile(r"name=(\S+) tools=(\S*) words=(\d+) pause=([\d.]+)")
+# Faults come far more often than in life: a run that meets many is no poison, and a sender's lease is short.
+CRASH_CAP = 50
+MAIL_ATTEMPTS = 1000
+
+
+def run(role: str, given: dict[str, Any]) -> None:
+    """Be one of the processes until a signal ends it."""
+    install(Journal(Path(given.pop("journal"))))
+    resident.CRASH_CAP = CRASH_CAP
+    deliver.MAX_ATTEMPTS = MAIL_ATTEMPTS
+    deliver.SEND_SECONDS, deliver.LEASE_SECONDS, deliver.LONGEST_RETRY_SECONDS = 2.0, 4.0, 2.0
+    settings = Settings.of(**given)
+    telemetry.configure(settings)
+    structlog.contextvars.bind_contextvars(role=role)
+    if role == "api":
+        _serve(settings)
+    else:
+        uvloop.run({"worker": worker, "scheduler": scheduler}[role].main(settings))
+
+
+def _serve(settings: Settings) -> None:
+    uvicorn.run(
+        create_app(settings),
+        host="127.0.0.1",
+        port=settings.parley_port or 0,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def install(journal: Journal) -> None:
+    """Register the model and the tools."""
+
+    async def model(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        name, tools, words, given = understand(messages)
+        nonce = secrets.token_hex(3)
+        journal.note("ask", name=name, n=given, nonce=nonce)
+        await asyncio.sleep(0.01)
+        if given < len(tools):
+            arguments = {"name": name, "n": given}
+            return ModelResponse(parts=[ToolCallPart(tools[given], arguments, tool_call_id=f"call-{given}")])
+        return ModelResponse(parts=[TextPart(" ".join([name, *(f"{nonce}{n}" for n in range(words))]))])
+
+    async def note(context: Any, arguments: dict[str, Any]) -> Any:
+        return await _work(journal, "note", context, arguments, 0.05)
+
+    async def pay(context: Any, arguments: dict[str, Any]) -> Any:
+        return await _work(journal, "pay", context, arguments, 0.15)
+
+    scripted("suite", model, pause=0.02)
+    BUILT_IN["note"] = tool("note", note, risk=Risk.WRITE, timeout_seconds=60)
+    BUILT_IN["pay"] = tool("pay", pay, idempotent=False, risk=Risk.WRITE, timeout_seconds=60)
+
+
+async def _work(journal: Journal, kind: str, context: Any, arguments: dict[str, Any], seconds: float) -> Any:
+    about = {"tool": kind, "key": str(context.effect_key), "name": arguments["name"], "n": arguments["n"]}
+    journal.note("begin", **about)
+    await asyncio.sleep(seconds)
+    journal.note("effect", **about, amount=arguments.get("amount"))
+    await asyncio.sleep(seconds / 2)
+    journal.note("end", **about)
+    return arguments["n"]
+
+
+def understand(messages: list[ModelMessage]) -> tuple[str, list[str], int, int]:
+    """What the last prompt asks for, and how many responses came since."""
+    given = 0
+    for message in reversed(messages):
+        if isinstance(message, ModelResponse):
+            given += 1
+        elif said := _prompt(message):
+            return said[1], said[2].split(",") if said[2] else [], int(said[3]), given
+    raise ValueError("the history holds no prompt")
+
+
+def _prompt(message: ModelRequest) -> re.Match[str] | None:
+    texts = [str(part.content) for part in message.parts if isinstance(part, UserPromptPart)]
+    return SAYING.search("\n".join(texts))
