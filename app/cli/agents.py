@@ -10,8 +10,8 @@ from app.cli.session import Session, at, with_server
 agents = typer.Typer(no_args_is_help=True, help="Read agents.")
 
 LIST = [
-    Column("NAME", "name"),
-    Column("MODEL", "model"),
+    Column("NAME", "name", least=20),
+    Column("MODEL", "model", nothing="(default)"),
     Column("VERSION", "published_version"),
     Column("TOOLS", "tools"),
     Column("DESCRIPTION", "description"),

@@ -11,8 +11,12 @@ from app.cli.session import AsJson
 from app.embedded import with_running_servers
 from app.settings import Settings, set_in_vain
 
-CHECKS = [Column("CHECK", "check"), Column("STATE", "state", least=9), Column("DETAIL", "detail")]
-SETTINGS = [Column("SETTING", "setting"), Column("VALUE", "value"), Column("FROM", "source")]
+CHECKS = [
+    Column("CHECK", "check", least=16),
+    Column("STATE", "state", least=9),
+    Column("DETAIL", "detail", least=20, wraps=True),
+]
+SETTINGS = [Column("SETTING", "setting"), Column("VALUE", "value", wraps=True), Column("FROM", "source")]
 MASK = "****"
 
 

@@ -18,6 +18,8 @@ Json = Mapping[str, Any]
 
 # Characters of an id.
 ID = 36
+# Characters of any other column that even a narrow terminal shows, and between two columns.
+LEAST, GAP = 10, 2
 # Wide enough for whole rows where no terminal cuts them.
 PIPE_WIDTH = 10_000
 STYLES = {
@@ -45,11 +47,19 @@ class Column:
         title: Its head.
         path: Where a row holds the value, as `latest_run.state`.
         least: Characters that even a narrow terminal shows.
+        wraps: Whether a long text goes on below instead of being cut.
+        nothing: What is shown where there is no value.
     """
 
     title: str
     path: str
-    least: int | None = None
+    least: int = LEAST
+    wraps: bool = False
+    nothing: str = ""
+
+
+def _console(width: int | None) -> Console:
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def printable(text: str) -> str:
@@ -116,8 +126,7 @@ class Output:
     @cached_property
     def console(self) -> Console:
         """Standard output; NO_COLOR is honoured."""
-        width = None if sys.stdout.isatty() else PIPE_WIDTH
-        return Console(width=width, highlight=False, markup=False, emoji=False)
+        return _console(None if sys.stdout.isatty() else PIPE_WIDTH)
 
     @cached_property
     def aside(self) -> Console:
@@ -143,12 +152,15 @@ class Output:
         """
         if self.as_json:
             return self.json(rows if page is None else page)
+        texts = [[_in_table(row, column) for column in columns] for row in rows]
+        widths = _widths(texts, columns, self.console.width)
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column.title, no_wrap=True, overflow="ellipsis", min_width=column.least)
-        for row in rows:
-            table.add_row(*(_cell(_brief(value_at(row, column.path)), one_line=True) for column in columns))
-        self._print(table)
+        for column, width in zip(columns, widths, strict=True):
+            overflow = "fold" if column.wraps else "ellipsis"
+            table.add_column(column.title, no_wrap=not column.wraps, overflow=overflow, width=width)
+        for row in texts:
+            table.add_row(*row)
+        self._print(table, sum(widths) + GAP * (len(widths) - 1))
 
     def record(self, value: Json, columns: Sequence[Column] | None = None) -> None:
         """Print one thing: its fields one below the other; empty ones are left out."""
@@ -163,9 +175,10 @@ class Output:
                 table.add_row(field.title, _cell(text))
         self._print(table)
 
-    def _print(self, table: Table) -> None:
+    def _print(self, table: Table, width: int = 0) -> None:
         if sys.stdout.isatty():
-            return self.console.print(table)
+            # What is still too wide is left to the terminal to break: nothing gets lost.
+            return _console(max(width, self.console.width)).print(table)
         with self.console.capture() as printed:
             self.console.print(table)
         for line in printed.get().splitlines():
@@ -214,6 +227,23 @@ def fail(message: str, *, code: int = 1) -> NoReturn:
     """Say on one line what went wrong, and end with an exit code."""
     Output().note(f"parley: {' '.join(message.split())}", style="red")
     raise typer.Exit(code)
+
+
+def _in_table(row: Json, column: Column) -> Text:
+    return _cell(_brief(value_at(row, column.path)) or column.nothing, one_line=True)
+
+
+def _widths(rows: Sequence[Sequence[Text]], columns: Sequence[Column], room: int) -> list[int]:
+    """The columns' widths: the widest give way until all fit, or all are down to their least."""
+    texts = [[len(column.title), *(row[number].cell_len for row in rows)] for number, column in enumerate(columns)]
+    widths = [min(max(lengths), room) for lengths in texts]
+    least = [min(width, max(column.least, len(column.title))) for width, column in zip(widths, columns, strict=True)]
+    while sum(widths) + GAP * (len(widths) - 1) > room:
+        spare = [number for number, width in enumerate(widths) if width > least[number]]
+        if not spare:
+            break
+        widths[max(spare, key=lambda number: widths[number])] -= 1
+    return widths
 
 
 def _cell(text: str, *, one_line: bool = False) -> Text:

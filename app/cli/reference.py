@@ -20,7 +20,8 @@ HEAD = """\
 
 Commands that talk to a server take it from `--url`, else from `PARLEY_URL`, else they find the one that runs in
 `PARLEY_HOME` (`.parley` in the checkout) through its `run.json`. The key comes from `--api-key`, else `PARLEY_API_KEY`;
-a server that runs in your own `PARLEY_HOME` needs none.
+a server that runs in your own `PARLEY_HOME` needs none. Options stand after
+the command: `parley runs list --url URL`.
 
 | option | meaning |
 |---|---|

@@ -20,7 +20,7 @@ LIST = [
     Column("TYPE", "task_type"),
     Column("STATE", "state", least=9),
     Column("ON", "enabled", least=3),
-    Column("NEXT", "next_fire_at", least=8),
+    Column("NEXT", "next_fire_at", least=16),
     Column("TITLE", "title"),
 ]
 MADE = [
@@ -131,7 +131,7 @@ def preview_schedule(
     told = session.client.post("/tasks/schedule/preview", body)
     if session.out.as_json:
         return session.out.json(told)
-    session.out.line(f"{told['description']} ({told['timezone']})", style="bold")
+    session.out.line(told["description"], style="bold")
     session.out.table(told["next"], [Column("UTC", "utc"), Column("LOCAL", "local"), Column("NOTE", "note")])
 
 

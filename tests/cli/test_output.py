@@ -43,3 +43,25 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         monkeypatch.setenv("FORCE_COLOR", "1")
         Output().table([{"state": "failed"}], [Column("STATE", "state")])
         assert ("\x1b[31m" in capsys.readouterr().out) is expected
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_a_narrow_terminal_loses_no_column(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = {"name": "assistant", "model": None, "tools": ["calculator"] * 20, "detail": "word " * 20}
+    Output().table(
+        [row],
+        [
+            Column("NAME", "name"),
+            Column("MODEL", "model", nothing="(default)"),
+            Column("TOOLS", "tools"),
+            Column("DETAIL", "detail", wraps=True),
+        ],
+    )
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("NAME", "assistant", "(default)", "TOOLS", "calculat"))
+    assert text.count("word") == 20

@@ -11,7 +11,7 @@ from app.providers.demo.turn import Result, Turn
 LABEL = "(offline demo model)"
 
 _EXCERPT = 400
-_MAX_LEAVES = 20
+_MAX_LEAVES, _MAX_VALUE = 20, 120
 
 _FACTS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
@@ -163,7 +163,7 @@ def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
 def _excerpt(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text.split())
-    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT].rstrip()}..."
+    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE].rstrip()}..."
 
 
 _RULES = (_facts, _identity, _abilities, _memory, _counting, _thanks, _greeting, _data)
