@@ -50,9 +50,16 @@ def _shared() -> list[Processor]:
         structlog.stdlib.add_logger_name,
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.stdlib.ExtraAdder(),
+        _uncoloured,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+
+
+def _uncoloured(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Without uvicorn's second copy of a message, made for terminals."""
+    event.pop("color_message", None)
+    return event
 
 
 def _rendering(*, json: bool) -> list[Processor]:

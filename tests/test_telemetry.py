@@ -30,7 +30,7 @@ def test_a_line_of_ours_and_of_a_library_look_alike(capsys: pytest.CaptureFixtur
     with telemetry.bound(run_id="r", conversation_id=7, request_id=None):
         structlog.stdlib.get_logger("app.x").info("run.started", attempt=1)
         ours = json.loads(last_line(capsys))
-        logging.getLogger("library").warning("slow: %s", 3)
+        logging.getLogger("library").warning("slow: %s", 3, extra={"color_message": "\x1b[1mslow"})
         theirs = json.loads(last_line(capsys))
     assert (ours["event"], ours["attempt"], ours["level"], ours["logger"]) == ("run.started", 1, "info", "app.x")
     assert theirs["event"] == "slow: 3"
@@ -38,6 +38,7 @@ def test_a_line_of_ours_and_of_a_library_look_alike(capsys: pytest.CaptureFixtur
         assert (line["run_id"], line["conversation_id"]) == ("r", "7")
         assert line["timestamp"].endswith("Z")
         assert "request_id" not in line
+        assert "color_message" not in line
 
 
 def test_the_level_is_the_setting(capsys: pytest.CaptureFixture[str]) -> None:
