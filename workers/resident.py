@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
@@ -22,9 +23,12 @@ from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
 
+T = TypeVar("T")
+
 CRASH_CAP = 3  # A run that took down this many workers is poison.
 BEAT_SECONDS = 5.0
-DELIVERIES = 10
+DELIVERIES = 10  # Sent at a time ...
+BATCHES = 4  # ... in each of so many batches.
 
 
 class Resident:
@@ -40,8 +44,9 @@ class Resident:
         self._mail = asyncio.Event()
         self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box))
         self._tasks: list[asyncio.Task[None]] = []
-        self._no_recovery_until = 0.0
         self.defects = 0
+        self._sending: set[asyncio.Task[None]] = set()
+        self._no_recovery_until = 0.0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -59,6 +64,8 @@ class Resident:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=GRACE_SECONDS)
         await self._engine.make_room(GRACE_SECONDS)
         await self._engine.release_all()
         with contextlib.suppress(DatabaseUnavailable):
@@ -132,23 +139,43 @@ class Resident:
                 self._engine.bus.publish(lost.events)
                 self.ring(self._lane)
             for over in await overdue(database, lease_seconds=lease, crash_cap=CRASH_CAP):
-                if await self._engine.expire(over, crash_cap=CRASH_CAP):
+                if await self._apart(self._engine.expire(over, crash_cap=CRASH_CAP)):
                     log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
         for question in await approvals.expired(database):
-            await self._engine.close_question(question)
+            await self._apart(self._engine.close_question(question))
         for conversation_id in await stranded(database):
             self.defects += 1
             log.error("conversation.stranded", conversation_id=str(conversation_id))
-            await self._engine.hand_on(conversation_id)
+            await self._apart(self._engine.hand_on(conversation_id))
+
+    async def _apart(self, work: Awaitable[T]) -> T | None:
+        """One thing of a sweep: a defect in it does not keep the others from their turn."""
+        try:
+            return await work
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # the next sweep tries again
+            log.exception("sweep.item_broke")
+            return None
 
     # --- delivering ------------------------------------------------------------------------------------
 
     async def _delivery_loop(self) -> None:
+        """Send what is due; a receiver that hangs holds up its own batch and no other."""
         while not self._stopping.is_set():
             self._mail.clear()
+            if len(self._sending) < BATCHES:
+                batch = asyncio.create_task(self._send_all())
+                self._sending.add(batch)
+                batch.add_done_callback(self._sending.discard)
+            await _wait(self._mail, self._settings.parley_sweep_seconds)
+
+    async def _send_all(self) -> None:
+        try:
             while not self._stopping.is_set() and await self._sender.send_due(DELIVERIES) == DELIVERIES:
                 pass
-            await _wait(self._mail, self._settings.parley_sweep_seconds)
+        except DatabaseUnavailable as error:
+            log.warning("worker.deliveries_wait", detail=error.detail)
 
     async def _beat_loop(self) -> None:
         while not self._stopping.is_set():

@@ -98,12 +98,13 @@ def task_run(task: Row) -> Json:
     }
 
 
+# In a statement of its own: what is read after it is no older than the lock.
+LOCK = "select from heads where conversation_id = $1 and workspace_id = $2 for no key update"
 HEAD = f"""
 select h.open_runs, h.active_run_id, h.message_seq, h.state, c.pattern_type, c.title, c.context_data, c.on_message,
     c.workspace_id, c.task_id, c.trusted, {HELD_CONVERSATION} as held
 from heads h join conversations c on c.id = h.conversation_id
-where h.conversation_id = $1 and c.workspace_id = $2
-for no key update of h
+where h.conversation_id = $1
 """
 
 
@@ -113,9 +114,10 @@ async def lock(connection: Connection, workspace_id: UUID, conversation_id: UUID
     Raises:
         NotFound: when the workspace has no such conversation.
     """
-    row = await connection.fetchrow(HEAD, conversation_id, workspace_id)
-    if row is None:
+    if await connection.fetchrow(LOCK, conversation_id, workspace_id) is None:
         raise NotFound(f"there is no conversation {conversation_id}")
+    row = await connection.fetchrow(HEAD, conversation_id)
+    assert row is not None, "its head is locked"
     return row
 
 

@@ -217,6 +217,8 @@ class Bus:
                 await self._listen_once()
             except AWAY as error:
                 log.debug("the live subscription broke: %s", error)
+            except Exception:  # a defect in one message must not deafen the process
+                log.exception("the live subscription broke")
             self.connected = False
             self._pubsub = None
             await asyncio.sleep(0.5)

@@ -79,13 +79,14 @@ class Engine:
             DatabaseUnavailable: when PostgreSQL can't be reached.
         """
         engine = cls(settings, await Database.open(settings, name=f"parley {kind}"), kind=kind)
-        await engine.bus.start(engine._on_control)
-        engine.heartbeat.start()
         pauses = asyncio.create_task(engine._keep_pauses())
         try:
+            await engine.bus.start(engine._on_control)
+            engine.heartbeat.start()
             yield engine
         finally:
             pauses.cancel()
+            await asyncio.gather(pauses, return_exceptions=True)
             await engine.close()
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ToolReturnPart
 from app.errors import OutputInvalid
 from app.events import EventType, NewEvent
 from app.executor.converse import Cast, agent_of, answered, ask, history_of, with_usage
-from app.messages import Json, clean_text, prompt
+from app.messages import Json, clean_text, prompt, role_of
 from app.runs import RunState
 from app.settle import Outcome
 
@@ -134,12 +134,11 @@ class Phase:
 
 async def research(cast: Cast) -> Outcome:
     """Plan, answer, report; each phase is one run of the library over the same history."""
-    phase = phase_of(cast)
+    job = job_of(cast.loaded.messages)
+    phase = phase_of(job)
     messages = history_of(cast.loaded.history)
     sources = Sources()
-    sources.take(
-        history_of([each["body"] for each in cast.loaded.messages if each["run_id"] == str(cast.loaded.run_id)])
-    )
+    sources.take(history_of(job))
     while not phase.reports:
         output, messages = await _turn(cast, phase, messages)
         phase = _planned(output) if phase.plans else phase.following()
@@ -149,13 +148,22 @@ async def research(cast: Cast) -> Outcome:
     return _reported(cast, sources, messages)
 
 
-def phase_of(cast: Cast) -> Phase:
-    """The phase that the run's last phase prompt began."""
-    for message in reversed(cast.loaded.messages):
-        metadata: Json = message["body"].get("metadata") or {}
-        if message["run_id"] == str(cast.loaded.run_id) and "phase" in metadata:
-            return Phase(tuple(metadata["phase"]["questions"]), metadata["phase"]["index"])
-    return Phase()
+def job_of(messages: Sequence[Json]) -> list[Json]:
+    """The bodies of the job under way: from the request it answers, which may be an earlier, failed run's, to the end."""
+    bodies = [message["body"] for message in messages]
+    begins = [index for index, body in enumerate(bodies) if role_of(body) == "user" and _phase_in(body) is None]
+    return bodies[begins[-1] :] if begins else bodies
+
+
+def phase_of(job: Sequence[Json]) -> Phase:
+    """The phase that the job's last phase prompt began."""
+    found = [phase for body in job if (phase := _phase_in(body)) is not None]
+    return Phase(tuple(found[-1]["questions"]), found[-1]["index"]) if found else Phase()
+
+
+def _phase_in(body: Json) -> Json | None:
+    metadata: Json = body.get("metadata") or {}
+    return metadata.get("phase")
 
 
 async def _turn(cast: Cast, phase: Phase, messages: list[ModelMessage]) -> tuple[Any, list[ModelMessage]]:

@@ -72,7 +72,8 @@ class Heartbeat:
         self._stop.set()
         if self._pulsing:
             self._pulsing.cancel()
-        await asyncio.to_thread(self._thread.join, 2.0)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, 2.0)
 
     def hold(self, run_id: UUID, fence: int) -> None:
         """Renew this run from now on."""
