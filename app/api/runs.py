@@ -272,11 +272,12 @@ where e.run_id = $1 group by h.event_seq
 async def run_steps(run_id: UUID, caller: Reader) -> Page[StepOut]:
     """Model responses and tool calls in the order they were made."""
     async with caller.transaction() as session:
-        await find(session, caller.workspace_id, run_id)
-        messages = await session.scalars(
-            select(MessageRow).where(MessageRow.run_id == run_id, MessageRow.role == "assistant")
-        )
-        calls = await session.scalars(select(ToolCall).where(ToolCall.run_id == run_id))
+        run, _ = await find(session, caller.workspace_id, run_id)
+        # A fork's copies name the run too: only those of its own conversation are its steps.
+        at = run.conversation_id
+        own = (MessageRow.conversation_id == at, MessageRow.run_id == run_id, MessageRow.role == "assistant")
+        messages = await session.scalars(select(MessageRow).where(*own))
+        calls = await session.scalars(select(ToolCall).where(ToolCall.conversation_id == at, ToolCall.run_id == run_id))
         found = [(row.seq, -1, _model_step(row)) for row in messages]
         found += [(row.message_seq or 0, row.call_index or 0, _tool_step(row)) for row in calls]
     steps = [step for _, _, step in sorted(found, key=lambda each: each[:2])]
