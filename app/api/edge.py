@@ -1,5 +1,6 @@
 """The outermost layers of every request, as plain ASGI: nothing in them buffers a stream."""
 
+import asyncio
 import re
 import time
 from typing import Any
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.metrics import Metrics, route_of
 from app.api.problems import problem
 from app.api.strict import check_url
-from app.errors import BodyTooLarge, ForeignHost, ForeignOrigin, ParleyError
+from app.errors import BodyTooLarge, ForeignHost, ForeignOrigin, ParleyError, Unavailable
 from app.models import new_id
 from app.settings import is_loopback
 from app.telemetry import bound
@@ -84,6 +85,11 @@ class _Watch:
             await self._answer(error, receive)
         except ClientDisconnect:
             self.status = self.status or CLIENT_GONE
+        except asyncio.CancelledError:
+            # This process stops and waits no longer. What was accepted goes on elsewhere, and a repeat finds it.
+            if not self.status:
+                await self._answer(Unavailable("the server is restarting: ask again", retry_after=2), receive)
+            raise
         except Exception as error:
             log.error("request.broke", method=self.scope["method"], path=self.scope["path"], exc_info=error)
             if self.status:

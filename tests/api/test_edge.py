@@ -1,9 +1,18 @@
 """The outermost layers: prefixes, request ids, logs and counts."""
 
+import asyncio
 import logging
 
 import httpx
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.api.edge import Observed
+from app.api.metrics import Metrics
 
 
 @pytest.mark.parametrize("prefix", ["", "/api", "/api/v1"])
@@ -54,3 +63,28 @@ async def test_requests_are_counted_by_route(client: httpx.AsyncClient) -> None:
     assert 'parley_http_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
     assert 'parley_http_request_seconds_count{method="GET",route="/agents/{agent}"} 3.0' in text
     assert "nobody" not in text
+
+
+async def test_who_still_waits_when_the_server_stops_is_told_to_ask_again() -> None:
+    begun = asyncio.Event()
+
+    async def wait(request: Request) -> Response:
+        begun.set()
+        await asyncio.Event().wait()
+        return Response(request.method)
+
+    app = Observed(Starlette(routes=[Route("/wait", wait)]), Metrics())
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        asked = asyncio.create_task(client.get("/wait"))
+        await begun.wait()
+        server.should_exit = True
+        answer = await asked
+    await serving
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "2"
