@@ -17,7 +17,7 @@ from app.errors import InvalidRequest, NotFound
 from app.events import follow
 from app.executor import Engine
 from app.messages import Json, parts_of
-from app.runs import TERMINAL_STATES
+from app.runs import TERMINAL_STATES, RunState
 
 PARKED = frozenset({"run.waiting", "run.retrying"})
 WAIT_SECONDS = 60.0
@@ -182,9 +182,18 @@ async def _wait(engine: Engine, accepted: Accepted, seconds: float) -> None:
         pass
 
 
+# How the run stands and the number of its conversation's last event, as of one moment.
+STANDS = """
+select r.state, h.event_seq from runs r join heads h on h.conversation_id = r.conversation_id where r.id = $1
+"""
+
+
 async def _follow_to_end(engine: Engine, accepted: Accepted) -> None:
-    # A run that is answered has parked before: only what comes after this message says how it goes on.
-    after = accepted.events[-1].seq if accepted.events else None
+    # The run may have parked before: only what comes after this moment says how it goes on.
+    row = await engine.database.fetchrow(STANDS, accepted.run_id)
+    if row is None or row["state"] in (*TERMINAL_STATES, RunState.WAITING):
+        return
+    after = row["event_seq"]
     events = follow(engine.bus, engine.database, accepted.conversation_id, after=after, run_id=accepted.run_id)
     async for event in events:
         if event.event in PARKED:

@@ -173,7 +173,7 @@ def _new_run(head: Row, conversation_id: UUID, turn: Turn) -> NewRun:
         principal_id=turn.principal_id,
         input=said,
         id=turn.run_id,
-        **{"task_id": head["task_id"], **turn.run},
+        **turn.run,
     )
 
 

@@ -31,7 +31,7 @@ select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r
         and o.state in ('queued', 'running', 'waiting')) else 0 end as behind,
     (select coalesce(array_agg(p.kind || coalesce(' ' || p.tool, '') order by p.id), '{}') from approvals p
      where p.run_id = r.id and p.state = 'pending') as asked,
-    (select json_build_object('mode', k.mode, 'reason', k.reason, 'by', (select name from principals p where p.id =
+    (select json_build_object('mode', k.mode, 'scope', k.scope, 'ref', k.ref, 'reason', k.reason, 'by', (select name from principals p where p.id =
         k.principal_id)) from holds k where """
     + OF_RUN
     + """ order by k.created_at limit 1) as hold,
@@ -174,6 +174,10 @@ def _settled_reason(row: Row) -> str:
 
 def _next_action(row: Row, standing: Standing) -> Json:
     run = row["id"]
+    if standing.state == "queued" and standing.hold:
+        scope = standing.hold["scope"]
+        ref = f', "ref": "{standing.hold["ref"]}"' if standing.hold["ref"] else ""
+        return {"what": "Resume it.", "command": f'POST /resume {{"scope": "{scope}"{ref}}}'}
     if standing.state == "queued" and standing.ready and not standing.later and not standing.workers:
         return {"what": "Start a worker.", "command": "parley worker"}
     if standing.state == "queued" and not standing.ready:
