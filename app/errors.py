@@ -393,7 +393,7 @@ class ResponseTooLarge(ToolError):
 
 
 class DatabaseUnavailable(ParleyError):
-    """PostgreSQL can't be reached; nothing was changed."""
+    """PostgreSQL can't be reached; a change may have landed: repeat it with the same Idempotency-Key."""
 
     code = "database_unavailable"
     status = 503
