@@ -9,7 +9,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 # What says that Redis is away, full, read-only or loading. The caller goes on without it.
-AWAY = (RedisError, OSError, TimeoutError)
+# RuntimeError is uvloop's word for a connection that has just closed; redis-py passes it on as it is.
+AWAY = (RedisError, OSError, TimeoutError, RuntimeError)
 
 TIMEOUT_SECONDS = 1.0
 REST_SECONDS = 1.0

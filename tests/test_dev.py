@@ -73,6 +73,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
         (("runs", "list", "--json"), "-m app.cli runs list --json"),
         (("test",), "-m pytest -n 2"),
         (("faults", "--seed", "7"), "-m tests.faults.suite --seed 7"),
+        (("planted",), "-m tests.faults.planted"),
         (("test", "-k", "cron"), "-m pytest -n 2 -k cron"),
     ],
 )

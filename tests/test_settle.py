@@ -216,6 +216,16 @@ async def test_a_tasks_ending_plans_its_deliveries_in_the_same_transaction(world
     assert delivery["event_seq"] == (await world.events(held.conversation_id))[-1].seq
 
 
+async def test_a_queued_run_that_is_cancelled_is_told_of_too(world: World) -> None:
+    told = {"channels": ["email"], "email_address": ["a@example.com"], "on": ["cancelled"]}
+    accepted = await world.queued(run={"task_id": await a_task(world, notification_config=told)})
+    settled = await world.settle(accepted, cancelled("not needed"))
+    assert settled
+    assert settled.work_is_due
+    (delivery,) = await world.database.fetch("select * from deliveries")
+    assert (delivery["event"], delivery["run_id"]) == ("run.cancelled", accepted.run_id)
+
+
 async def test_a_task_is_paused_after_so_many_failures(world: World) -> None:
     task = await a_task(world, auto_pause_after=2)
     for expected in ((1, True), (2, False)):

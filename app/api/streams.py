@@ -4,13 +4,16 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 from uuid import UUID
 
+import structlog
 from fastapi import Header, Query, Request, Response
 from sse_starlette import EventSourceResponse
 
-from app.errors import InvalidCursor
+from app.errors import DatabaseUnavailable, InvalidCursor
 from app.events import dump_data, follow, replay
 from app.executor import Engine
 from app.messages import Json
+
+log = structlog.stdlib.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 15
 SEND_SECONDS = 30.0  # A reader that takes nothing for this long is let go; it resumes from its cursor.
@@ -66,9 +69,13 @@ def sse(engine: Engine, conversation_id: UUID, *, after: int | None, run_id: UUI
 async def _lines(
     engine: Engine, conversation_id: UUID, after: int | None, run_id: UUID | None
 ) -> AsyncGenerator[bytes]:
-    async for event in follow(engine.bus, engine.database, conversation_id, after=after, run_id=run_id):
-        number = "" if event.id is None else f"id: {event.id}\n"
-        yield f"{number}event: {event.event}\ndata: {dump_data(event.data)}\n\n".encode()
+    """The stream as bytes; without PostgreSQL it ends, and its reader comes back with its cursor."""
+    try:
+        async for event in follow(engine.bus, engine.database, conversation_id, after=after, run_id=run_id):
+            number = "" if event.id is None else f"id: {event.id}\n"
+            yield f"{number}event: {event.event}\ndata: {dump_data(event.data)}\n\n".encode()
+    except DatabaseUnavailable as error:
+        log.warning("stream.cut", conversation_id=str(conversation_id), detail=error.detail)
 
 
 async def event_page(

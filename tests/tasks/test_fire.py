@@ -40,6 +40,16 @@ async def test_nothing_fires_before_its_time_or_twice(desk: Desk) -> None:
     assert await desk.outcomes(task_id) == ["run"]
 
 
+async def test_an_instant_is_accounted_for_once_even_when_it_comes_due_again(desk: Desk) -> None:
+    task_id = await desk.schedule(due=1)
+    (started,) = (await desk.fire()).accepted
+    (run,) = await desk.runs(task_id)
+    await desk.end(run)
+    await desk.database.execute("update tasks set next_fire_at = (select min(due_at) from fires)")
+    assert (await desk.fire()).accepted == []
+    assert [fire["run_id"] for fire in await desk.fires(task_id)] == [started.run_id]
+
+
 async def test_any_number_of_schedulers_fire_an_instant_once(desk: Desk) -> None:
     ids = [await desk.schedule(due=1) for _ in range(30)]
     ids += [await desk.schedule(due=1, conversation="same") for _ in range(5)]

@@ -22,6 +22,14 @@ class Link:
     server: asyncio.StreamWriter
     budget: int | None = None
     vanished: bool = False
+    said_goodbye: bool = False
+
+    def say_goodbye(self) -> None:
+        """Tell the server that nothing more comes."""
+        if not self.vanished and not self.said_goodbye:
+            self.said_goodbye = True
+            with contextlib.suppress(OSError):
+                self.server.write_eof()
 
     def vanish(self) -> None:
         """The client's host is gone without a word: its server hears nothing any more, not even that."""
@@ -86,9 +94,8 @@ class Proxy:
 
     def half_close(self) -> None:
         """Tell every server that its client has nothing more to say."""
-        for link in list(self.links):
-            with contextlib.suppress(OSError):
-                link.server.write_eof()
+        for link in self.links:
+            link.say_goodbye()
 
     def stall(self) -> None:
         """Nothing gets through until `heal`."""
@@ -122,11 +129,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
                 await self._wait()
-                link.server.write(data)
-                await link.server.drain()
-        if not link.vanished:
-            with contextlib.suppress(OSError):
-                link.server.write_eof()
+                if not link.said_goodbye:
+                    link.server.write(data)
+                    await link.server.drain()
+        link.say_goodbye()
 
     async def _down(self, reader: asyncio.StreamReader, link: Link) -> None:
         """From the server to the client, as far as its budget goes."""
