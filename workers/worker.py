@@ -42,7 +42,9 @@ def arq_options(settings: Settings) -> dict[str, Any]:
     """
     url = settings.doorbell_dsn()
     if url is None:
-        raise ConfigurationError("REDIS_URL is not set and no embedded server is running: start `parley up` first", field="REDIS_URL")
+        raise ConfigurationError(
+            "REDIS_URL is not set and no embedded server is running: start `parley up` first", field="REDIS_URL"
+        )
     return {
         "functions": [func(cast("Any", wake), name=WAKE)],
         "redis_settings": redis_settings(url),
