@@ -10,6 +10,7 @@ from app.db import DEFAULT_WORKSPACE
 from app.identity import create_key
 from app.models import new_id
 from app.runs import hold, lift
+from app.runs.claim import CLAIM_KEYED, TRY_KEY
 from app.settings import Settings
 from tests.api.conftest import bearer, serve
 from tests.engine import World
@@ -86,6 +87,15 @@ async def test_a_concurrency_key_never_runs_more_than_its_limit(world: World) ->
         "select concurrency_key, count(*) from runs where state = 'running' group by 1 order by 1"
     )
     assert [tuple(row.values()) for row in rows] == [("customer-7", 2), ("customer-8", 1)]
+
+
+async def test_a_key_is_counted_by_one_claim_at_a_time(world: World) -> None:
+    await keyed(world, "k", 1, 2)
+    async with world.database.engine_tx() as other:
+        assert await other.fetchval(TRY_KEY, str(DEFAULT_WORKSPACE), "k")
+        assert len(await other.fetch(CLAIM_KEYED, "default", 10, "other", 30.0, DEFAULT_WORKSPACE, "k")) == 1
+        assert await world.claim() == []
+    assert await world.claim() == []
 
 
 async def test_full_keys_do_not_starve_one_with_room(world: World) -> None:
