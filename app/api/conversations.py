@@ -315,7 +315,11 @@ async def fork(conversation_id: UUID, body: ForkBody, caller: Writer, key: Idemp
     if accepted and turn:
         caller.engine.welcome(accepted)
     made = await show(caller, repeat.uuid if repeat else copy)
-    return ForkOut(**dict(made), run_id=accepted.run_id if accepted and turn else None)
+    run_id = await caller.database.fetchval(FIRST_RUN, made.id) if turn else None
+    return ForkOut(**dict(made), run_id=run_id)
+
+
+FIRST_RUN = "select id from runs where conversation_id = $1 order by number limit 1"
 
 
 async def _fork(
