@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 
 from app.conversations import Accepted
-from app.db import Connection, Database, Row
+from app.db import UNAVAILABLE, Connection, Database, Row
 from app.errors import DatabaseUnavailable, ParleyError
 from app.models import new_id
 from app.runs import wish_cancel
@@ -112,8 +112,8 @@ async def _fire_apart(connection: Connection, settings: Settings, task: Row, fir
     await connection.execute("savepoint task")
     try:
         accepted = await _fire(connection, settings, task)
-    except DatabaseUnavailable:
-        raise
+    except (DatabaseUnavailable, *UNAVAILABLE):
+        raise  # The connection is gone, and with it the whole batch: nothing of it was fired.
     except ParleyError as error:
         await connection.execute("rollback to savepoint task")
         log.warning("task.paused", task_id=str(task["id"]), reason=error.detail)
