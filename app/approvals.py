@@ -62,7 +62,7 @@ async def park(connection: Connection, settings: Settings, who: Fenced, question
     Raises:
         LeaseLost: when `who` does not hold the run any more.
     """
-    about = await connection.fetchrow(LOCK, who.conversation_id, who.run_id)
+    about = await connection.fetchrow(LOCK, [who.conversation_id], [who.run_id])
     assert about is not None, "a held run has a conversation"
     await park_run(connection, who, len(questions))
     asked = [(new_id(), question) for question in questions]

@@ -43,9 +43,22 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
 
 
+# The same as a part of a larger statement, from the records in `$3`.
+INSERT_RECORDS = """
+insert into audit (id, workspace_id, principal_id, action, subject_kind, subject_id, detail, request_id, address)
+select id, workspace_id, principal_id, action, subject_kind, subject_id, detail, request_id, address
+from json_populate_recordset(null::audit, $3::json)
+"""
+
+
 def record(session: AsyncSession, entry: Entry) -> None:
     """Write an act down in a session's transaction."""
     session.add(AuditEntry(id=new_id(), **asdict(entry)))
+
+
+def record_of(entry: Entry) -> dict[str, Any]:
+    """An act as `INSERT_RECORDS` reads it."""
+    return {"id": new_id(), **asdict(entry)}
 
 
 async def record_engine(connection: Connection, entry: Entry) -> None:

@@ -141,7 +141,8 @@ class Database:
                 max_size=settings.parley_pool_size,
                 timeout=ACQUIRE_SECONDS,
                 command_timeout=COMMAND_SECONDS,
-                server_settings=server_settings,
+                # The engine's statements go by key and are planned once: some take longer to plan than to run.
+                server_settings=server_settings | {"plan_cache_mode": "force_generic_plan"},
                 init=_prepare,
                 reset=_keep,
             )

@@ -3,18 +3,20 @@
 One transaction holds the run's end, its last events, its deliveries, its task's counters and the next run's turn.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from app.db import Connection, Row
-from app.errors import ParleyError
+from app.coalesce import Coalescer
+from app.db import Connection, Database, Row
+from app.errors import LeaseLost, ParleyError
 from app.events import EventType, NewEvent, StoredEvent
 from app.messages import Json
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
 from app.runs import Fenced, NewRun, RunState, Write, hand_on, insert
-from app.runs.end import Ended, end
+from app.runs.end import Ended, Ending, end
 from app.settings import Settings
 
 TERMINAL_EVENT = {
@@ -67,15 +69,15 @@ def error_of(error: ParleyError) -> Json:
     return {"code": error.code, "message": error.detail, "retryable": error.retryable}
 
 
-# The head is locked in a statement of its own, before anything is decided; the rest is read for the notification, and
-# is as old as the wait for the lock: what another transaction may have changed meanwhile is read again.
+# The heads are locked in a statement of its own, before anything is decided; the rest is read for the notification, and
+# is as old as the wait for the locks: what another transaction may have changed meanwhile is read again.
 LOCK = """
-select r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
+select r.id, r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
     a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email
-from heads h join runs r on r.conversation_id = h.conversation_id and r.id = $2
+from heads h join runs r on r.conversation_id = h.conversation_id and r.id = any($2::uuid[])
 join conversations c on c.id = h.conversation_id join agents a on a.id = c.agent_id
 left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
-where h.conversation_id = $1 for no key update of h
+where h.conversation_id = any($1::uuid[]) order by h.conversation_id for no key update of h
 """
 
 
@@ -106,34 +108,95 @@ async def settle(
     Raises:
         LeaseLost: when `who` does not hold the run any more.
     """
-    about = await connection.fetchrow(LOCK, conversation_id, run_id)
-    if about is None:
-        return None
-    pauses = await _pauses(connection, run_id, about, outcome)
+    settled = await settle_all(connection, settings, [Settlement(run_id, conversation_id, outcome, who)])
+    if who and not settled:
+        raise LeaseLost
+    return settled.get(run_id)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """A run, how it shall end, and the executor that ends its own."""
+
+    run_id: UUID
+    conversation_id: UUID
+    outcome: Outcome
+    who: Fenced | None = None
+
+
+async def settle_all(
+    connection: Connection, settings: Settings, settlements: Sequence[Settlement]
+) -> dict[UUID, Settled]:
+    """End runs of different conversations; those that end here, by run.
+
+    Needs an `engine_tx()`. One that fails among several tasks locks these in any order: settle it alone.
+    """
+    conversations = [each.conversation_id for each in settlements]
+    rows = await connection.fetch(LOCK, conversations, [each.run_id for each in settlements])
+    about = {row["id"]: row for row in rows}
+    endings = [await _ending(connection, each, about[each.run_id]) for each in settlements if each.run_id in about]
+    ended = await end(connection, endings)
+    return {
+        each.run_id: await _follow_up(connection, settings, each, ended[each.run_id], about[each.run_id])
+        for each in settlements
+        if each.run_id in ended
+    }
+
+
+async def _ending(connection: Connection, of: Settlement, about: Row) -> Ending:
+    outcome = of.outcome
+    pauses = await _pauses(connection, of.run_id, about, outcome)
     write = _with_terminal_event(outcome, pauses=pauses)
-    ended = await end(
-        connection,
-        who,
-        run_id,
-        conversation_id,
-        outcome.state,
-        write,
-        result=outcome.result,
-        output=outcome.output,
-        error=outcome.error,
+    return Ending(
+        of.run_id, of.conversation_id, of.who, outcome.state, write, outcome.result, outcome.output, outcome.error
     )
-    if ended is None:
-        return None
+
+
+async def _follow_up(connection: Connection, settings: Settings, of: Settlement, ended: Ended, about: Row) -> Settled:
+    """What an end brings with it: withdrawn questions, the next run's turn, the task's count, deliveries."""
+    outcome = of.outcome
     if ended.was_waiting:
-        await connection.execute(WITHDRAW, run_id)
+        await connection.execute(WITHDRAW, of.run_id)
     work_is_due = await _pass_the_turn(connection, ended)
-    if ended.task_id:
-        await _count(connection, ended.task_id, outcome.state, pauses=pauses)
+    if ended.task_id and outcome.state is RunState.FAILED:
+        pauses = any(event.type is EventType.TASK_AUTO_PAUSED for event in ended.events)
+        await connection.execute(COUNT, ended.task_id, pauses, PAUSED)
     terminal = next(event for event in ended.events if event.is_terminal)
     error = outcome.error.get("message") if outcome.error else None
     about = {**about, "detached": ended.detached, "model": ended.model}
     work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error)
     return Settled(ended.events, work_is_due)
+
+
+class Settlements:
+    """The seam behind which the ends of this process's runs are put together."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        """Settle through this database's engine pool."""
+        self._database = database
+        self._settings = settings
+        self._seam = Coalescer(self._together, self._alone, key=lambda each: each.conversation_id)
+
+    async def settle(self, settlement: Settlement) -> Settled | None:
+        """End a run as `settle` does, in a transaction that other runs may share.
+
+        Raises:
+            LeaseLost: when the run's executor does not hold it any more.
+            DatabaseUnavailable: when PostgreSQL is away; whether the end landed is then unknown.
+        """
+        # Failures lock their tasks one by one, which only one of them may do at a time.
+        if settlement.outcome.state is not RunState.COMPLETED:
+            return await self._alone(settlement)
+        return await self._seam.do(settlement)
+
+    async def _together(self, settlements: list[Settlement]) -> dict[Hashable, Settled | None]:
+        async with self._database.engine_tx() as connection:
+            settled = await settle_all(connection, self._settings, settlements)
+        return {each.conversation_id: settled[each.run_id] for each in settlements if each.run_id in settled}
+
+    async def _alone(self, of: Settlement) -> Settled | None:
+        async with self._database.engine_tx() as connection:
+            return await settle(connection, self._settings, of.run_id, of.conversation_id, of.outcome, who=of.who)
 
 
 def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
@@ -179,9 +242,9 @@ MOVE_STEERS = (
 PAUSED = "paused after too many failures in a row"
 
 COUNT = """
-update tasks set consecutive_failures = case when $2 then consecutive_failures + 1 else 0 end,
-    enabled = enabled and not $3, paused_reason = case when $3 then $4 else paused_reason end
-where id = $1 and ($2 or consecutive_failures > 0)
+update tasks set consecutive_failures = consecutive_failures + 1, enabled = enabled and not $2,
+    paused_reason = case when $2 then $3 else paused_reason end
+where id = $1
 """
 
 
@@ -197,11 +260,6 @@ async def _pauses(connection: Connection, run_id: UUID, about: Row, outcome: Out
     await connection.execute(LOCK_RUN, run_id)
     task = await connection.fetchrow(LOCK_TASK, about["task_id"])
     return bool(task and task["enabled"] and task["consecutive_failures"] + 1 >= limit)
-
-
-async def _count(connection: Connection, task_id: UUID, state: RunState, *, pauses: bool) -> None:
-    if state is not RunState.CANCELLED:
-        await connection.execute(COUNT, task_id, state is RunState.FAILED, pauses, PAUSED)
 
 
 async def announce(

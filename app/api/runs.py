@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,19 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import conversations
 from app.api.access import Caller, may
 from app.api.answers import ANSWERS, Answer, Prefer, Usage, answer_to, made_before
-from app.api.idempotency import Idempotent
+from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.streams import STREAM_RESPONSES, After, EventLimit, LastEventId, cursor_of, event_page, sse, wants_json
 from app.api.strict import resource
-from app.conversations import Accepted, NewConversation, Turn
+from app.conversations import Accepted, Beginning, Begun, NewConversation, Turn
 from app.db import Connection
 from app.errors import NotFound
 from app.executor import Engine
 from app.messages import Json
-from app.models import Agent, Conversation, Run, ToolCall, new_id
+from app.models import Agent, Conversation, Run, Task, ToolCall, new_id
 from app.models import Message as MessageRow
 from app.patterns import CHATBOT
-from app.runs import TERMINAL_STATES, Why, detach, explain, reasons
+from app.runs import TERMINAL_STATES, Why, detach, explain, reasons, why_new
 
 router = resource("runs")
 
@@ -152,6 +153,33 @@ def shown(run: Run, agent: str, why: Why | None) -> RunOut:
     )
 
 
+def shown_new(task: Task, begun: Begun) -> RunOut:
+    """A task's first run, just queued."""
+    why = why_new(task.run_at, begun.at, begun.hold, workers=begun.workers)
+    return RunOut(
+        id=begun.accepted.run_id,
+        conversation_id=begun.accepted.conversation_id,
+        number=1,
+        task_id=task.id,
+        parent_run_id=None,
+        retry_of=None,
+        state="queued",
+        waiting_for=list(why.waiting_for),
+        reason=why.reason,
+        attempt=1,
+        agent=begun.agent,
+        agent_version=begun.agent_version,
+        model=None,
+        queued_at=begun.at,
+        started_at=None,
+        finished_at=None,
+        result=None,
+        output=None,
+        error=None,
+        usage=Usage.of(0, 0, 0, Decimal(0)),
+    )
+
+
 async def show_all(engine: Engine, rows: Sequence[RunRow]) -> list[RunOut]:
     """Runs with their reasons, which are decided by the clock and the other runs of now."""
     still = [run.id for run, _ in rows if run.state not in TERMINAL_STATES]
@@ -199,19 +227,27 @@ async def start_run(
 ) -> Any:
     """Answers as a message does: 200 with the reply, 202 when it goes on in the background, or a stream."""
     turn = Turn(body.message, principal_id=caller.principal.id, run={"detached": body.background})
-    async with caller.database.engine_tx() as connection:
-        repeat = await key.claim(connection, caller, "run", turn.run_id)
-        accepted = await (made_before(connection, repeat) if repeat else _start(connection, caller, body, turn))
+    accepted = await (_start_once(caller, body, turn, key) if key.key else _start(caller, body, turn))
     caller.engine.welcome(accepted)
     return await answer_to(caller, response, accepted, stream=body.stream, background=body.background, prefer=prefer)
 
 
-async def _start(connection: Connection, caller: Caller, body: NewRunBody, turn: Turn) -> Accepted:
-    agent = await conversations.find_agent(connection, caller.workspace_id, body.agent)
-    new = NewConversation(caller.workspace_id, CHATBOT, agent, "api", principal_id=caller.principal.id)
-    await conversations.start(connection, new)
+async def _start(caller: Caller, body: NewRunBody, turn: Turn) -> Accepted:
     inline = None if body.background else caller.engine.inline
-    return await conversations.reply(connection, caller.settings, caller.workspace_id, new.id, turn, inline=inline)
+    who = caller.principal.id
+    new = Beginning(caller.workspace_id, CHATBOT, body.agent, turn, principal_id=who, inline=inline)
+    return await caller.engine.beginnings.begin(new)
+
+
+async def _start_once(caller: Caller, body: NewRunBody, turn: Turn, key: IdempotencyKey) -> Accepted:
+    async with caller.database.engine_tx() as connection:
+        if repeat := await key.claim(connection, caller, "run", turn.run_id):
+            return await made_before(connection, repeat)
+        agent = await conversations.find_agent(connection, caller.workspace_id, body.agent)
+        new = NewConversation(caller.workspace_id, CHATBOT, agent, "api", principal_id=caller.principal.id)
+        await conversations.start(connection, new)
+        inline = None if body.background else caller.engine.inline
+        return await conversations.reply(connection, caller.settings, caller.workspace_id, new.id, turn, inline=inline)
 
 
 @router.get("/runs", summary="List runs")

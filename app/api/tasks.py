@@ -12,7 +12,7 @@ from app import audit, cron, tasks
 from app.api import runs
 from app.api.access import Caller, may
 from app.api.answers import made_before
-from app.api.idempotency import Idempotent
+from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.runs import RunOut
 from app.api.shapes import Body
@@ -21,7 +21,7 @@ from app.db import Connection
 from app.models import Task, new_id
 from app.notifications.config import shown as shown_notification
 from app.settings import Settings
-from app.tasks import Shown, TaskBody, TaskPatch
+from app.tasks import NewTask, NewTasks, Saved, Shown, TaskBody, TaskPatch
 from app.tasks.fields import Instant, TaskType
 
 router = resource("tasks")
@@ -210,24 +210,44 @@ async def show(caller: Caller, task_id: UUID, secret: str | None = None) -> Task
 @router.post("/tasks", status_code=201, summary="Store a task")
 async def create_task(body: TaskBody, response: Response, caller: Writes, key: Idempotent) -> TaskOut:
     """A delegation and a research task start at once, unless `run_at` says otherwise."""
-    task_id, saved = new_id(), None
+    plain = key.key is None and NewTasks.takes(body)
+    saved = await (_store(caller, body) if plain else _create(caller, body, key))
+    if saved.accepted:
+        caller.engine.welcome(saved.accepted)
+    response.headers["Location"] = f"/tasks/{saved.id}"
+    return _shown_new(caller, saved) or await show(caller, saved.id, saved.secret)
+
+
+async def _store(caller: Caller, body: TaskBody) -> Saved:
+    task_id = new_id()
+    entry = caller.entry("task.create", "task", task_id, task_type=body.task_type)
+    new = NewTask(task_id, caller.workspace_id, caller.principal.id, body, caller.settings, entry)
+    return await caller.engine.new_tasks.store(new)
+
+
+async def _create(caller: Caller, body: TaskBody, key: IdempotencyKey) -> Saved:
+    task_id = new_id()
     async with caller.database.engine_tx() as connection:
         if repeat := await key.claim(connection, caller, "task", task_id):
-            task_id = repeat.uuid
-        else:
-            saved = await tasks.create(
-                connection,
-                caller.settings,
-                caller.workspace_id,
-                body,
-                principal_id=caller.principal.id,
-                task_id=task_id,
-            )
-            await _note(connection, caller, "task.create", task_id, task_type=body.task_type)
-    if saved and saved.accepted:
-        caller.engine.welcome(saved.accepted)
-    response.headers["Location"] = f"/tasks/{task_id}"
-    return await show(caller, task_id, saved.secret if saved else None)
+            return Saved(repeat.uuid, None)
+        saved = await tasks.create(
+            connection,
+            caller.settings,
+            caller.workspace_id,
+            body,
+            principal_id=caller.principal.id,
+            task_id=task_id,
+        )
+        await _note(connection, caller, "task.create", task_id, task_type=body.task_type)
+    return saved
+
+
+def _shown_new(caller: Caller, saved: Saved) -> TaskOut | None:
+    """A task that was just stored, from what is known of it; None when it must be read."""
+    task, begun = saved.row, saved.begun
+    if task is None or begun is None or task.concurrency_key is not None:
+        return None
+    return shown(Shown(task, begun.agent, None, None), runs.shown_new(task, begun), caller.settings)
 
 
 async def _note(connection: Connection, caller: Caller, action: str, task_id: UUID, **detail: Any) -> None:

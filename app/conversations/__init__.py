@@ -4,12 +4,16 @@ All of them need an `engine_tx()`. What they answer is published, rung or execut
 """
 
 from app.conversations.again import carry_on, fork, retry
+from app.conversations.begin import Beginning, Beginnings, Begun
 from app.conversations.reply import Accepted, Turn, lock, reply, task_run
 from app.conversations.start import AgentRef, NewConversation, find_agent, start, title_of
 
 __all__ = [
     "Accepted",
     "AgentRef",
+    "Beginning",
+    "Beginnings",
+    "Begun",
     "NewConversation",
     "Turn",
     "carry_on",

@@ -14,7 +14,7 @@ from app.errors import (
 from app.events import StoredEvent
 from app.messages import Json, prompt
 from app.models import new_id
-from app.patterns import PATTERNS, Context
+from app.patterns import PATTERNS, Context, Pattern
 from app.runs import (
     Claim,
     Inline,
@@ -178,9 +178,13 @@ def _new_run(head: Row, conversation_id: UUID, turn: Turn) -> NewRun:
 
 
 def _body(head: Row, turn: Turn) -> Json:
-    pattern = PATTERNS[head["pattern_type"]]
+    return body_of(PATTERNS[head["pattern_type"]], turn, head["context_data"])
+
+
+def body_of(pattern: Pattern, turn: Turn, context_data: Json) -> Json:
+    """What is said, with the data that the pattern hands to the model beside it."""
     text = turn.text or ""
-    context = turn.context or (head["context_data"] if pattern.context == "state" else None)
+    context = turn.context or (context_data if pattern.context == "state" else None)
     if not context or pattern.context == "none":
         return {"role": "user", "text": text, "message": prompt(text)}
     tag, description = CONTEXT_TAGS[pattern.context]
@@ -220,11 +224,15 @@ update conversations set updated_at = now(), title = $2, context_data = coalesce
 
 
 async def _remember(connection: Connection, head: Row, conversation_id: UUID, turn: Turn) -> None:
-    """The first message gives the title; a message's app state becomes the conversation's."""
-    title = head["title"] or title_of(turn.text or (turn.said or {}).get("text", ""))
-    state = turn.context if PATTERNS[head["pattern_type"]].context == "state" else None
+    title, state = remembered(PATTERNS[head["pattern_type"]], head["title"], turn)
     if title != head["title"] or state is not None:
         await connection.execute(REMEMBER, conversation_id, title, state)
+
+
+def remembered(pattern: Pattern, title: str, turn: Turn) -> tuple[str, Json | None]:
+    """The conversation's title and app state after a message: the first gives the title, each may bring a state."""
+    state = turn.context if pattern.context == "state" else None
+    return title or title_of(turn.text or (turn.said or {}).get("text", "")), state
 
 
 def _accepted(run: NewRun, inserted: InsertedRun, events: Sequence[StoredEvent], cancelling: UUID | None) -> Accepted:

@@ -11,7 +11,7 @@ import structlog
 
 from app import approvals, sandbox
 from app.approvals import NewApproval
-from app.conversations import Accepted, lock
+from app.conversations import Accepted, Beginnings, lock
 from app.credentials import Box
 from app.db import Database, Row
 from app.egress import Egress
@@ -37,7 +37,8 @@ from app.runs import (
     wish_cancel,
 )
 from app.settings import Settings, process_name
-from app.settle import Outcome, Settled, cancelled, failed, settle
+from app.settle import Outcome, Settled, Settlement, Settlements, cancelled, failed, settle
+from app.tasks import NewTasks
 
 GRACE_SECONDS = 5.0
 LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
@@ -60,7 +61,10 @@ class Engine:
         self.box = Box.from_settings(settings)
         self.egress = Egress(settings)
         self.providers = Providers(settings)
+        self.beginnings = Beginnings(database, settings)
+        self.new_tasks = NewTasks(database)
         self.checkpoints = Checkpoints(database)
+        self.settlements = Settlements(database, settings)
         self.effects = Effects(database, self.bus, self.bell)
         self.heartbeat = Heartbeat(settings, self._on_lost, self._on_cancel)
         self.running: dict[UUID, Execution] = {}
@@ -144,27 +148,17 @@ class Engine:
                 del self.running[claim.run_id]
             self.on_free()
 
-    async def settle(self, run_id: UUID, conversation_id: UUID, outcome: Outcome, *, who: Fenced | None = None) -> bool:
-        """End a run, then tell and ring. False when it had ended already.
-
-        Raises:
-            LeaseLost: when `who` does not hold the run any more.
-        """
-        async with self.database.engine_tx() as connection:
-            settled = await settle(connection, self.settings, run_id, conversation_id, outcome, who=who)
-        if settled is None:
-            return False
-        self.tell(settled)
-        return True
-
     async def finish(self, who: Fenced, outcome: Outcome) -> None:
-        """End a run held here; an outage does not lose its answer at once.
+        """End a run held here, then tell and ring; an outage does not lose its answer at once.
 
         Raises:
             LeaseLost: when the run is not held any more, or an earlier try had landed.
             DatabaseUnavailable: when PostgreSQL stays away.
         """
-        await patiently(lambda: self.settle(who.run_id, who.conversation_id, outcome, who=who))
+        ending = Settlement(who.run_id, who.conversation_id, outcome, who)
+        settled = await patiently(lambda: self.settlements.settle(ending))
+        if settled:
+            self.tell(settled)
 
     async def expire(self, over: Overdue, *, crash_cap: int) -> bool:
         """Fail a run whose time is over, unless it has moved on since the sweep found it."""

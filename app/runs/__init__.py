@@ -19,7 +19,7 @@ from app.runs.moves import (
     wish_cancel,
 )
 from app.runs.park import answered, park
-from app.runs.reasons import WAITING_FOR, Standing, Why, explain, reason_of, reasons
+from app.runs.reasons import WAITING_FOR, Standing, Why, explain, reason_of, reasons, why_new
 from app.runs.states import TERMINAL_STATES, TRANSITIONS, RunState
 from app.runs.write import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written, patiently
 
@@ -68,5 +68,6 @@ __all__ = [
     "steer",
     "still_overdue",
     "stranded",
+    "why_new",
     "wish_cancel",
 ]

@@ -1,11 +1,11 @@
-"""The one statement that makes a run terminal. Only `app.settle` calls it."""
+"""The one statement that makes runs terminal. Only `app.settle` calls it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from app.db import Connection
-from app.errors import LeaseLost
+from app.db import Connection, Row
 from app.events import NewEvent, StoredEvent, stored
 from app.messages import Json
 from app.runs.states import RunState, sources
@@ -18,21 +18,27 @@ END = (
 with w as materialized (
     select * from json_to_recordset($1::json) as w(
         run_id uuid, conversation_id uuid, fence bigint, write_no bigint, n_messages int, n_events int,
-        requests bigint, input_tokens bigint, output_tokens bigint, cost_usd numeric, cost_unknown bool, model text)
+        requests bigint, input_tokens bigint, output_tokens bigint, cost_usd numeric, cost_unknown bool, model text,
+        state text, was text[], result text, output json, error json)
 ), l as materialized (
-    select r.id, r.ready, r.state from runs r join w on w.run_id = r.id for no key update of r
+    select r.id, r.ready, r.state from runs r join w on w.run_id = r.id order by r.id for no key update of r
 ), r as (
-    update runs set state = $6, finished_at = now(), ready = false, owner = null, lease_until = null, reason = null,
-        waits = 0, result = $7, output = $8, error = $9, write_no = runs.write_no + 1,
+    update runs set state = w.state, finished_at = now(), ready = false, owner = null, lease_until = null,
+        reason = null, waits = 0, result = w.result, output = w.output, error = w.error,
+        write_no = runs.write_no + 1,
         ran_seconds = runs.ran_seconds
             + case when l.state = 'running' then extract(epoch from now() - runs.claimed_at) else 0 end,
         requests = runs.requests + w.requests, input_tokens = runs.input_tokens + w.input_tokens,
         output_tokens = runs.output_tokens + w.output_tokens, cost_usd = runs.cost_usd + w.cost_usd,
         cost_unknown = runs.cost_unknown or w.cost_unknown, model = coalesce(w.model, runs.model)
     from w join l on l.id = w.run_id
-    where runs.id = w.run_id and runs.state = any($10::text[])
+    where runs.id = w.run_id and runs.state = any(w.was)
         and (w.fence is null or (runs.fence = w.fence and runs.write_no = w.write_no))
-    returning runs.*, l.ready as was_ready, l.state as was
+    returning runs.id, runs.fence, runs.state, runs.task_id, runs.parent_run_id, runs.detached, runs.principal_id,
+        runs.model, l.ready as was_ready, l.state as was
+), t as (
+    update tasks set consecutive_failures = 0 from r
+    where tasks.id = r.task_id and r.state = 'completed' and tasks.consecutive_failures > 0
 ), hu as (
     update heads set open_runs = heads.open_runs - 1,
         active_run_id = case when heads.active_run_id = r.id then null else heads.active_run_id end,
@@ -48,8 +54,8 @@ with w as materialized (
 )"""
     + ADD_ROWS
     + """
-select hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.was, r.task_id, r.parent_run_id, r.detached,
-    r.principal_id, r.model,
+select r.id, hu.conversation_id, hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.was, r.task_id, r.detached, r.principal_id,
+    r.model,
     exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers
 from hu join r on r.id = hu.run_id
 """
@@ -74,51 +80,66 @@ class Ended:
     model: str | None
 
 
-async def end(
-    connection: Connection,
-    who: Fenced | None,
-    run_id: UUID,
-    conversation_id: UUID,
-    state: RunState,
-    write: Write,
-    *,
-    result: str | None,
-    output: Any,
-    error: Json | None,
-) -> Ended | None:
-    """Make a run terminal, with its last messages and events.
+@dataclass(frozen=True)
+class Ending:
+    """A run that shall end.
 
-    Needs an `engine_tx()` that holds the lock of the conversation's head.
-
-    Args:
-        connection: Of that transaction.
+    Attributes:
         who: The executor that ends its own run; None for cancel, expiry, deadline and crash cap.
-        run_id: The run.
-        conversation_id: Its conversation.
         state: The terminal state.
         write: Its last messages, calls and events; the terminal event is the last of them.
         result: The result's text.
         output: The structured output.
         error: The error, for failed and cancelled runs.
+    """
+
+    run_id: UUID
+    conversation_id: UUID
+    who: Fenced | None
+    state: RunState
+    write: Write
+    result: str | None
+    output: Any
+    error: Json | None
+
+    @property
+    def fenced(self) -> Fenced:
+        """Who writes, as far as that is known."""
+        return self.who or Fenced(self.run_id, self.conversation_id, 0, 0)
+
+
+async def end(connection: Connection, endings: Sequence[Ending]) -> dict[UUID, Ended]:
+    """Make runs terminal, with their last messages and events, and start their tasks' counts of failures anew.
+
+    Needs an `engine_tx()` that holds the locks of the conversations' heads.
+
+    Args:
+        connection: Of that transaction.
+        endings: Of runs of different conversations.
 
     Returns:
-        None when the run was terminal already.
-
-    Raises:
-        LeaseLost: when `who` does not hold the run any more.
+        By run; those that were terminal already, or are held by another claim, are left out.
     """
-    fenced = who or Fenced(run_id, conversation_id, 0, 0)
-    heads, *rest = parameters([(fenced, write)])
-    if who is None:
-        heads[0]["fence"] = None
-    before = ["running"] if who else sources(state)
-    row = await connection.fetchrow(END, heads, *rest, state, result, output, error, before)
-    if row is None and who:
-        raise LeaseLost
-    return _ended(run_id, conversation_id, write.events, row) if row else None
+    heads, *rest = parameters([(each.fenced, each.write) for each in endings])
+    records = [{**head, **_outcome(each)} for head, each in zip(heads, endings, strict=True)]
+    rows = await connection.fetch(END, records, *rest)
+    events = {each.run_id: each.write.events for each in endings}
+    return {row["id"]: _ended(row, events[row["id"]]) for row in rows}
 
 
-def _ended(run_id: UUID, conversation_id: UUID, events: list[NewEvent], row: Any) -> Ended:
+def _outcome(ending: Ending) -> Json:
+    return {
+        "state": str(ending.state),
+        "was": ["running"] if ending.who else sources(ending.state),
+        "result": ending.result,
+        "output": ending.output,
+        "error": ending.error,
+        **({} if ending.who else {"fence": None}),
+    }
+
+
+def _ended(row: Row, events: list[NewEvent]) -> Ended:
+    run_id, conversation_id = row["id"], row["conversation_id"]
     return Ended(
         run_id=run_id,
         conversation_id=conversation_id,

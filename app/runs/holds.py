@@ -12,8 +12,13 @@ OF_RUN = """(k.scope = 'all' or k.workspace_id = r.workspace_id and (k.scope = '
 HELD = f"exists (select from holds k where {OF_RUN})"
 
 # The same for a conversation `c` whose run is about to be inserted.
-HELD_CONVERSATION = """exists (select from holds k where k.scope = 'all' or k.workspace_id = c.workspace_id and (
+OF_CONVERSATION = """(k.scope = 'all' or k.workspace_id = c.workspace_id and (
     k.scope = 'workspace' or k.scope = 'task' and k.ref = c.task_id or k.scope = 'agent' and k.ref = c.agent_id))"""
+HELD_CONVERSATION = f"exists (select from holds k where {OF_CONVERSATION})"
+
+# A hold `k` as reasons tell it.
+TOLD = """json_build_object('mode', k.mode, 'scope', k.scope, 'ref', k.ref, 'reason', k.reason,
+    'by', (select name from principals p where p.id = k.principal_id))"""
 
 PUT = """
 insert into holds as h (id, workspace_id, scope, ref, mode, reason, principal_id) values ($1, $2, $3, $4, $5, $6, $7)

@@ -134,7 +134,7 @@ async def insert(connection: Connection, run: NewRun, *, inline: Inline | None =
         inline: Makes it running at once, claimed by this process; only for a run that is next in line.
         behind: Open runs before it, for the event.
     """
-    events = _first_events(run, inline, behind)
+    events = first_events(run, inline, behind)
     row = await connection.fetchrow(
         INSERT,
         run.conversation_id,
@@ -147,7 +147,7 @@ async def insert(connection: Connection, run: NewRun, *, inline: Inline | None =
         FORMAT,
         inline.owner if inline else None,
         inline.lease_seconds if inline else 0.0,
-        _columns(run),
+        columns_of(run),
         [{**event, "m": 1 if event["m"] is not None else None} for event in rows_of(events)],
     )
     assert row is not None, "the head exists and is locked"
@@ -162,7 +162,8 @@ async def insert(connection: Connection, run: NewRun, *, inline: Inline | None =
     )
 
 
-def _first_events(run: NewRun, inline: Inline | None, behind: int) -> list[NewEvent]:
+def first_events(run: NewRun, inline: Inline | None, behind: int) -> list[NewEvent]:
+    """What a run's log begins with."""
     said = {"role": run.input.body["role"], "text": run.input.body["text"]} if run.input else {}
     if inline:
         started = NewEvent(EventType.RUN_STARTED, {"attempt": 1, "fence": 1})
@@ -179,7 +180,8 @@ def _inputs(run: NewRun) -> list[Json]:
     return [{"id": str(new_id()), "kind": new.kind, "body": new.body, "source": new.source, "source_id": new.source_id}]
 
 
-def _columns(run: NewRun) -> dict[str, Any]:
+def columns_of(run: NewRun) -> dict[str, Any]:
+    """What the caller says about a run, as a record of the inserting statement."""
     return {
         "retry_of": run.retry_of,
         "task_id": run.task_id,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.db import Database, Row
 from app.messages import Json
-from app.runs.holds import OF_RUN
+from app.runs.holds import OF_RUN, TOLD
 
 WORKER_SILENT_SECONDS = 30
 
@@ -21,6 +21,10 @@ WORDS = {
 # The same as `waiting_for` of runs and events.
 WAITING_FOR = {"tool": "approval", "effect": "effect", "question": "answer"}
 
+# Whether any worker is alive.
+WORKERS = f"""exists (select from workers w
+    where w.kind = 'worker' and w.seen_at > now() - interval '{WORKER_SILENT_SECONDS} seconds')"""
+
 STANDING = (
     """
 select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r.owner, r.lease_until, r.error,
@@ -31,14 +35,17 @@ select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r
         and o.state in ('queued', 'running', 'waiting')) else 0 end as behind,
     (select coalesce(array_agg(p.kind || coalesce(' ' || p.tool, '') order by p.id), '{}') from approvals p
      where p.run_id = r.id and p.state = 'pending') as asked,
-    (select json_build_object('mode', k.mode, 'scope', k.scope, 'ref', k.ref, 'reason', k.reason, 'by', (select name from principals p where p.id =
-        k.principal_id)) from holds k where """
+    (select """
+    + TOLD
+    + """ from holds k where """
     + OF_RUN
     + """ order by k.created_at limit 1) as hold,
     case when r.concurrency_key is not null and r.state = 'queued' then (
         select count(*) from runs o where o.workspace_id = r.workspace_id and o.concurrency_key = r.concurrency_key
         and o.state = 'running') end as running_of_key, r.concurrency_key, r.concurrency_limit,
-    exists (select from workers w where w.kind = 'worker' and w.seen_at > now() - make_interval(secs => $2)) as workers
+    """
+    + WORKERS
+    + """ as workers
 from runs r where r.id = any($1::uuid[])
 """
 )
@@ -115,6 +122,13 @@ def standing_of(row: Row) -> Standing:
     )
 
 
+def why_new(run_at: datetime | None, now: datetime, hold: Json | None, *, workers: bool) -> "Why":
+    """Why a run that was just queued in a new conversation, without a concurrency key, is not moving."""
+    later = run_at is not None and run_at > now
+    standing = Standing("queued", True, later, run_at or now, 1, 0, workers, (), hold, None, False)
+    return _why(standing)
+
+
 @dataclass(frozen=True)
 class Why:
     """Why a run is not moving, in words and as what it waits for."""
@@ -127,7 +141,7 @@ async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, Why]:
     """The reason of each of these runs, in one statement."""
     if not run_ids:
         return {}
-    rows = await database.fetch(STANDING, run_ids, WORKER_SILENT_SECONDS)
+    rows = await database.fetch(STANDING, run_ids)
     return {row["id"]: _why(standing_of(row)) for row in rows}
 
 
@@ -141,7 +155,7 @@ LAST_EVENT = "select seq, type, at from events where run_id = $1 order by seq de
 
 async def explain(database: Database, run_id: UUID) -> Json:
     """Everything an operator asks of a run that does not move: why, since when, who holds it, and what to do next."""
-    row = await database.fetchrow(STANDING, [run_id], WORKER_SILENT_SECONDS)
+    row = await database.fetchrow(STANDING, [run_id])
     last = await database.fetchrow(LAST_EVENT, run_id)
     assert row is not None, "the caller has found the run"
     standing = standing_of(row)

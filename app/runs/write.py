@@ -5,14 +5,14 @@ one commit; every row is still fenced by itself, and a batch that fails is repla
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
+from app.coalesce import Coalescer
 from app.db import Database, Row
 from app.errors import DatabaseUnavailable, LeaseLost
 from app.events import NewEvent, rows_of
@@ -21,7 +21,6 @@ from app.models import new_id
 
 T = TypeVar("T")
 
-BATCH = 50
 RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0, 3.0)  # A write whose commit is unknown is tried again for about a lease.
 
 
@@ -289,78 +288,30 @@ def written(row: Row) -> Written:
     return Written(row["m0"], row["e0"], row["at"], row["steers"] or [])
 
 
-Waiting = tuple[Fenced, Write, "asyncio.Future[Written]"]
-
-
 class Checkpoints:
     """The seam behind which the writes of this process's runs are put together."""
 
     def __init__(self, database: Database) -> None:
         """Write through this database's engine pool."""
         self._database = database
-        self._waiting: list[Waiting] = []
-        self._flusher: asyncio.Task[None] | None = None
+        # At most one write of a run at a time: a frozen process may hold a stale claim beside the fresh one.
+        self._seam = Coalescer(self._together, self._alone, key=lambda each: each[0].run_id)
 
     async def checkpoint(self, who: Fenced, write: Write) -> Written:
         """Commit a write of a running run; returns when it is on disk.
-
-        Writes that come while another is on its way share the next statement.
 
         Raises:
             LeaseLost: when another claim has taken the run over, or it has ended.
             DatabaseUnavailable: when PostgreSQL stays away; whether the write landed is then unknown.
         """
-        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        self._waiting.append((who, write, future))
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush())
-        return await future
+        return await self._seam.do((who, write))
 
-    async def _flush(self) -> None:
-        while self._waiting:
-            batch = self._next_batch()
-            try:
-                await self._commit(batch)
-            except Exception as error:  # noqa: BLE001 - every caller of the batch gets its error
-                for _, _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-        self._flusher = None
+    async def _together(self, writes: list[tuple[Fenced, Write]]) -> dict[Hashable, Written]:
+        rows = await self._database.fetch(CHECKPOINT, *parameters(writes))
+        return {row["run_id"]: written(row) for row in rows}
 
-    def _next_batch(self) -> list[Waiting]:
-        """Take the oldest writes, at most one of a run: a frozen process may hold a stale claim beside the fresh one."""
-        batch: dict[UUID, Waiting] = {}
-        rest: list[Waiting] = []
-        for each in self._waiting:
-            run_id = each[0].run_id
-            if run_id in batch or len(batch) == BATCH:
-                rest.append(each)
-            else:
-                batch[run_id] = each
-        self._waiting = rest
-        return list(batch.values())
-
-    async def _commit(self, batch: list[Waiting]) -> None:
-        if len(batch) > 1:
-            with contextlib.suppress(Exception):
-                rows = await self._database.fetch(CHECKPOINT, *parameters([(who, write) for who, write, _ in batch]))
-                _resolve(batch, rows)
-        # Side by side, so that an outage does not make the last of them wait for the patience of all others.
-        await asyncio.gather(*(self._commit_alone(*each) for each in batch if not each[2].done()))
-
-    async def _commit_alone(self, who: Fenced, write: Write, future: "asyncio.Future[Written]") -> None:
-        try:
-            future.set_result(await commit(self._database, who, write))
-        except Exception as error:  # noqa: BLE001 - the guilty caller alone gets the error
-            if not future.done():
-                future.set_exception(error)
-
-
-def _resolve(batch: list[Waiting], rows: list[Row]) -> None:
-    by_run = {row["run_id"]: row for row in rows}
-    for who, _, future in batch:
-        if who.run_id in by_run and not future.done():
-            future.set_result(written(by_run[who.run_id]))
+    async def _alone(self, each: tuple[Fenced, Write]) -> Written:
+        return await commit(self._database, *each)
 
 
 async def patiently(work: Callable[[], Awaitable[T]]) -> T:

@@ -2,6 +2,7 @@
 
 from app.tasks.fields import TaskBody, TaskPatch, TriggerConfig
 from app.tasks.fire import Fired, execute, fire_due, seconds_to_next
+from app.tasks.new import NewTask, NewTasks
 from app.tasks.query import Shown, fires, get, page, receipts
 from app.tasks.rows import Saved, create, delete, disable, enable, patch, rotate
 from app.tasks.webhook import shown as shown_trigger
@@ -9,6 +10,8 @@ from app.tasks.webhook import webhook_url
 
 __all__ = [
     "Fired",
+    "NewTask",
+    "NewTasks",
     "Saved",
     "Shown",
     "TaskBody",

@@ -116,11 +116,13 @@ def said(begun: Start) -> str:
 
 def context_of(begun: Start) -> Json | None:
     """The structured data the model gets beside the prompt."""
-    task = begun.task
-    given = {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
-    if task["task_type"] == "scheduled":
-        return {**fire_of(begun), **given}
-    return given or None
+    given = given_with(begun.task)
+    return {**fire_of(begun), **given} if begun.task["task_type"] == "scheduled" else given or None
+
+
+def given_with(task: Row) -> Json:
+    """The data that came with a task."""
+    return {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
 
 
 def fire_of(begun: Start) -> Json:

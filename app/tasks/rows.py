@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from app.conversations import Accepted, find_agent, title_of
+from app.conversations import Accepted, Begun, find_agent, title_of
 from app.credentials import Box
 from app.db import Connection, Row
 from app.errors import InvalidRequest, NotFound
-from app.models import new_id
+from app.models import Task, new_id
 from app.notifications import NotificationConfig
 from app.notifications.config import operator_allows
 from app.notifications.config import shown as shown_notification
@@ -46,12 +46,16 @@ class Saved:
         next_fire_at: When its schedule starts it next.
         accepted: What its first run asks for after the commit, if it starts at once.
         secret: The webhook's secret when it is new: it is shown once.
+        row: The task as it was stored, where that is known without reading it again ...
+        begun: ... and how its first run stands.
     """
 
     id: UUID
     next_fire_at: datetime | None
     accepted: Accepted | None = None
     secret: str | None = None
+    row: Task | None = None
+    begun: Begun | None = None
 
 
 async def create(
@@ -82,7 +86,7 @@ async def create(
     task_id = task_id or new_id()
     agent = await find_agent(connection, workspace_id, body.agent)
     now: datetime = await connection.fetchval("select now()")
-    values, secret = _columns(body, settings, workspace_id, task_id, None)
+    values, secret = columns_of(body, settings, workspace_id, task_id, None)
     values |= {
         "id": task_id,
         "workspace_id": workspace_id,
@@ -162,7 +166,7 @@ def _first_due(body: TaskBody, now: datetime) -> datetime | None:
     return Rule(body.schedule_expression, body.timezone, body.interval, body.run_at).first(now)
 
 
-def _columns(
+def columns_of(
     body: TaskBody, settings: Settings, workspace_id: UUID, task_id: UUID, before: Row | None
 ) -> tuple[dict[str, Any], str | None]:
     """The columns a body gives, and the webhook's secret when it is new."""
@@ -206,7 +210,7 @@ async def patch(
     """
     task = await read(connection, workspace_id, task_id, lock=True)
     body = changes.merged(fields_of(task))
-    values, secret = _columns(body, settings, workspace_id, task_id, task)
+    values, secret = columns_of(body, settings, workspace_id, task_id, task)
     for name in ("trigger_config", "notification_config"):
         if name not in changes.model_fields_set:
             values[name] = task[name]  # As it is: only what was sent is checked and sealed again.

@@ -1,0 +1,241 @@
+"""Beginning a conversation with its first message, in one statement that many may share.
+
+It does what `start` and `reply` do one after the other. A new conversation has no run before this one and nobody waits
+for its head, so nothing needs to be locked or asked first.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from app.coalesce import Coalescer
+from app.conversations.reply import Accepted, Turn, body_of, remembered, reply
+from app.conversations.start import NewConversation, find_agent, start
+from app.db import Database, Row, UniqueViolation
+from app.events import NewEvent, rows_of, stored
+from app.messages import FORMAT, Json
+from app.models import new_id
+from app.patterns import Pattern
+from app.runs import Claim, Inline, NewInput, NewRun
+from app.runs.holds import OF_CONVERSATION, TOLD
+from app.runs.insert import columns_of, first_events
+from app.runs.reasons import WORKERS
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A conversation about to begin, and its first message.
+
+    Attributes:
+        agent: The agent's name or id.
+        turn: The message; where a task says it, the run keeps to the version published now.
+        inline: Lets the run be born running in this process.
+    """
+
+    workspace_id: UUID
+    pattern: Pattern
+    agent: str
+    turn: Turn
+    origin: str = "api"
+    title: str = ""
+    principal_id: UUID | None = None
+    context_data: Json = field(default_factory=dict[str, Any])
+    inline: Inline | None = None
+    conversation_id: UUID = field(default_factory=new_id)
+
+    @cached_property
+    def run(self) -> NewRun:
+        """The run that answers, with what is said."""
+        turn = self.turn
+        said = NewInput(body_of(self.pattern, turn, self.context_data), source=turn.source, source_id=turn.source_id)
+        return NewRun(self.conversation_id, self.workspace_id, turn.principal_id, said, id=turn.run_id, **turn.run)
+
+    @cached_property
+    def events(self) -> list[NewEvent]:
+        """What the log begins with."""
+        events = first_events(self.run, self.inline, 0)
+        for event in events:
+            if event.message is not None:
+                event.shown["message_seq"] = 1
+        return events
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a beginning committed.
+
+    Attributes:
+        accepted: What accepting it asks for after the commit.
+        agent: The agent's name.
+        agent_version: The version published now.
+        at: When.
+        hold: A hold that keeps the run back.
+        workers: Whether any worker is alive.
+    """
+
+    accepted: Accepted
+    agent_id: UUID
+    agent: str
+    agent_version: int
+    at: datetime
+    hold: Json | None
+    workers: bool
+
+
+# Without its agent, or held while it wants to run at once, a beginning matches nothing here: `start` and `reply` see
+# to it.
+BEGINNINGS = f"""
+with c as materialized (
+    select x.*, a.id as agent_id, a.name as agent_name, a.published_version
+    from json_to_recordset($1::json) as x(run_id uuid, conversation_id uuid, workspace_id uuid, agent text,
+        pattern text, title text, origin text, trusted bool, pins_version bool, context_data json, created_by uuid,
+        owner text, lease_seconds float, task_id uuid, lane text, priority bigint, run_at timestamptz,
+        queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json, detached bool,
+        concurrency_key text, concurrency_limit bigint, principal_id uuid, input_id uuid, body json, source text,
+        source_id text, events json, n_events int)
+    join agents a on a.workspace_id = x.workspace_id and a.deleted_at is null
+        and (a.name = x.agent or a.id::text = x.agent)
+), held as materialized (
+    select c.*, (select {TOLD} from holds k where {OF_CONVERSATION} order by k.created_at limit 1) as hold from c
+), x as materialized (
+    select * from held where owner is null or hold is null
+)"""
+
+ROWS = f""", conversation as (
+    insert into conversations (id, workspace_id, pattern_type, title, agent_id, agent_version, origin, trusted, root_id,
+        task_id, context_data, created_by)
+    select conversation_id, workspace_id, pattern, title, agent_id, case when pins_version then published_version end, origin,
+        trusted, conversation_id, task_id, context_data, created_by
+    from x
+), head as (
+    insert into heads (conversation_id, workspace_id, state, active_run_id, open_runs, message_seq, event_seq, run_no)
+    select conversation_id, workspace_id, case when owner is null then 'queued' else 'running' end,
+        case when owner is not null then run_id end, 1, case when owner is null then 0 else 1 end, n_events, 1
+    from x
+), input as (
+    insert into inputs (id, workspace_id, conversation_id, run_id, kind, body, principal_id, source, source_id,
+        consumed_seq)
+    select input_id, workspace_id, conversation_id, run_id, 'prompt', body, principal_id, source, source_id,
+        case when owner is not null then 1 end
+    from x
+), message as (
+    insert into messages (conversation_id, seq, workspace_id, run_id, fence, role, text, body, format)
+    select conversation_id, 1, workspace_id, run_id, 1, body->>'role', body->>'text', body->'message', {FORMAT}
+    from x where owner is not null
+), run as (
+    insert into runs (id, workspace_id, conversation_id, number, root_run_id, task_id, state, ready, lane, priority,
+        run_at, queue_deadline, deadline_at, timeout_seconds, retry, agent_version, principal_id, detached,
+        concurrency_key, concurrency_limit, fence, owner, lease_until, claimed_at, started_at)
+    select run_id, workspace_id, conversation_id, 1, run_id, task_id,
+        case when owner is null then 'queued' else 'running' end, true, lane, priority, coalesce(run_at, now()),
+        now() + make_interval(secs => queue_timeout_seconds), deadline_at, timeout_seconds, retry,
+        case when owner is not null or task_id is not null then published_version end, principal_id, detached,
+        concurrency_key, concurrency_limit, case when owner is null then 0 else 1 end, owner,
+        case when owner is not null then now() + make_interval(secs => lease_seconds) end,
+        case when owner is not null then now() end, case when owner is not null then now() end
+    from x
+), event as (
+    insert into events (conversation_id, seq, workspace_id, run_id, type, ref, payload)
+    select x.conversation_id, e.i, x.workspace_id, x.run_id, e.type, e.m, e.payload
+    from x, json_to_recordset(x.events) as e(i int, type text, m int, payload json)
+)
+select run_id, agent_id, agent_name, published_version, now() as at, hold, {WORKERS} as workers from x
+"""
+
+BEGIN = BEGINNINGS + ROWS
+
+
+def record(new: Beginning) -> Json:
+    """A beginning as the statement reads it."""
+    run, said = new.run, new.run.input
+    assert said is not None, "it begins with a message"
+    title, state = remembered(new.pattern, new.title, new.turn)
+    events = [{**row, "m": None if row["m"] is None else 1} for row in rows_of(new.events)]
+    return {
+        **columns_of(run),
+        "run_id": run.id,
+        "conversation_id": new.conversation_id,
+        "workspace_id": new.workspace_id,
+        "agent": new.agent,
+        "pattern": new.pattern.name,
+        "title": title,
+        "origin": new.origin,
+        "trusted": new.pattern.trusted,
+        "pins_version": new.pattern.pins_version,
+        "context_data": new.context_data if state is None else state,
+        "created_by": new.principal_id,
+        "owner": new.inline.owner if new.inline else None,
+        "lease_seconds": new.inline.lease_seconds if new.inline else None,
+        "principal_id": run.principal_id,
+        "input_id": new_id(),
+        "body": said.body,
+        "source": said.source,
+        "source_id": said.source_id,
+        "events": events,
+        "n_events": len(events),
+    }
+
+
+def begun(new: Beginning, row: Row) -> Begun:
+    """The statement's answer."""
+    return Begun(
+        accepted_as(new, row["at"]),
+        row["agent_id"],
+        row["agent_name"],
+        row["published_version"],
+        row["at"],
+        row["hold"],
+        row["workers"],
+    )
+
+
+def accepted_as(new: Beginning, at: datetime | None) -> Accepted:
+    """What a beginning asks for after its commit; when its time is not known, readers find its events in the log."""
+    run = new.run
+    claim = Claim(run.id, run.conversation_id, run.workspace_id, 1, 0, []) if new.inline else None
+    ids = {"run_id": run.id, "conversation_id": run.conversation_id}
+    events = stored(new.events, **ids, first=1, at=at) if at else []
+    return Accepted(**ids, claim=claim, ready=claim is None and run.run_at is None, events=events)
+
+
+class Beginnings:
+    """The seam behind which the conversations that begin in this process are put together."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        """Begin through this database's engine pool."""
+        self._database = database
+        self._settings = settings
+        self._seam = Coalescer(self._together, self._alone, key=lambda new: new.conversation_id)
+
+    async def begin(self, new: Beginning) -> Accepted:
+        """Begin a conversation with its first message; returns when it is on disk.
+
+        Raises:
+            UnknownReference: no such agent.
+            DatabaseUnavailable: when PostgreSQL is away; whether it landed is then unknown.
+        """
+        return await self._seam.do(new)
+
+    async def _together(self, news: list[Beginning]) -> dict[Hashable, Accepted]:
+        rows = {row["run_id"]: row for row in await self._database.fetch(BEGIN, [record(new) for new in news])}
+        found = [(new, rows.get(new.turn.run_id)) for new in news]
+        return {new.conversation_id: begun(new, row).accepted for new, row in found if row is not None}
+
+    async def _alone(self, new: Beginning) -> Accepted:
+        try:
+            done = await self._together([new])
+        except UniqueViolation:  # Together with others it had landed; only the answer was lost.
+            return accepted_as(new, None)
+        return done[new.conversation_id] if done else await self._step_by_step(new)
+
+    async def _step_by_step(self, new: Beginning) -> Accepted:
+        async with self._database.engine_tx() as connection:
+            agent = await find_agent(connection, new.workspace_id, new.agent)
+            values: dict[str, Any] = {"principal_id": new.principal_id, "id": new.conversation_id}
+            await start(connection, NewConversation(new.workspace_id, new.pattern, agent, new.origin, **values))
+            where = (new.workspace_id, new.conversation_id)
+            return await reply(connection, self._settings, *where, new.turn, inline=new.inline)
