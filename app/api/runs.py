@@ -199,7 +199,7 @@ async def start_run(
 ) -> Any:
     """Answers as a message does: 200 with the reply, 202 when it goes on in the background, or a stream."""
     turn = Turn(body.message, principal_id=caller.principal.id, run={"detached": body.background})
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("say") as connection:
         repeat = await key.claim(connection, caller, "run", turn.run_id)
         accepted = await (made_before(connection, repeat) if repeat else _start(connection, caller, body, turn))
     caller.engine.welcome(accepted)
@@ -339,7 +339,7 @@ async def retry_run(
     """A new run with `retry_of`: from the failed step, from the start, or as a fork."""
     asked = body or RetryBody.model_validate({})
     new = new_id()
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("retry") as connection:
         repeat = await key.claim(connection, caller, "run", new)
         accepted = await (made_before(connection, repeat) if repeat else _retry(connection, caller, run_id, asked, new))
     caller.engine.welcome(accepted)
@@ -364,7 +364,7 @@ async def _retry(connection: Connection, caller: Caller, run_id: UUID, asked: Re
 async def background_run(run_id: UUID, caller: Writer) -> RunOut:
     """Readers may go; its end is notified. It runs on where it is."""
     run, _ = await _found(caller, run_id)
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("detach") as connection:
         await conversations.lock(connection, caller.workspace_id, run.conversation_id)
         events = await detach(connection, run.conversation_id, run_id)
     caller.engine.bus.publish(events)

@@ -211,7 +211,7 @@ async def show(caller: Caller, task_id: UUID, secret: str | None = None) -> Task
 async def create_task(body: TaskBody, response: Response, caller: Writes, key: Idempotent) -> TaskOut:
     """A delegation and a research task start at once, unless `run_at` says otherwise."""
     task_id, saved = new_id(), None
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("task") as connection:
         if repeat := await key.claim(connection, caller, "task", task_id):
             task_id = repeat.uuid
         else:
@@ -293,7 +293,7 @@ async def delete_task(task_id: UUID, caller: Writes) -> None:
 async def execute_task(task_id: UUID, response: Response, caller: Writes, key: Idempotent) -> RunOut:
     """Starts it now, beside its schedule, even when it is disabled. Answers the run."""
     run_id = new_id()
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("execute") as connection:
         if repeat := await key.claim(connection, caller, "run", run_id):
             accepted = await made_before(connection, repeat)
         else:

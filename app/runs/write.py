@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
+from app import failpoints
 from app.db import Database, Row
 from app.errors import DatabaseUnavailable, LeaseLost
 from app.events import NewEvent, rows_of
@@ -343,7 +344,9 @@ class Checkpoints:
     async def _commit(self, batch: list[Waiting]) -> None:
         if len(batch) > 1:
             with contextlib.suppress(Exception):
+                failpoints.before("checkpoint")
                 rows = await self._database.fetch(CHECKPOINT, *parameters([(who, write) for who, write, _ in batch]))
+                failpoints.after("checkpoint")
                 _resolve(batch, rows)
         # Side by side, so that an outage does not make the last of them wait for the patience of all others.
         await asyncio.gather(*(self._commit_alone(*each) for each in batch if not each[2].done()))
@@ -381,7 +384,7 @@ async def commit(database: Database, who: Fenced, write: Write) -> Written:
 
 
 async def _commit_once(database: Database, who: Fenced, write: Write) -> Written:
-    async with database.connection() as connection:
+    async with database.connection("checkpoint") as connection:
         row = await connection.fetchrow(CHECKPOINT, *parameters([(who, write)]))
         if row is None:
             row = await connection.fetchrow(LANDED, who.run_id, who.fence, who.write_no, len(write.messages))
