@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from app import failpoints
 from app.errors import ConfigurationError, DatabaseUnavailable
 from app.settings import Settings
 
@@ -180,27 +181,38 @@ class Database:
     # --- the engine pool ---------------------------------------------------------------------
 
     @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[Connection]:
+    async def connection(self, edge: str = "") -> AsyncGenerator[Connection]:
         """A connection whose statements each commit by themselves.
+
+        Args:
+            edge: Names the one statement's commit, for failpoints.
 
         Raises:
             DatabaseUnavailable: when PostgreSQL is away or the pool stays exhausted.
         """
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                failpoints.before(edge)
                 yield cast("Connection", connection)
+                failpoints.after(edge)
         except UNAVAILABLE as error:
             raise DatabaseUnavailable(f"PostgreSQL is not available: {type(error).__name__}", retry_after=2) from error
 
     @asynccontextmanager
-    async def engine_tx(self) -> AsyncGenerator[Connection]:
+    async def engine_tx(self, edge: str = "") -> AsyncGenerator[Connection]:
         """One transaction of the engine: commits at the end, rolls back on any exception.
+
+        Args:
+            edge: Names its commit, for failpoints.
 
         Raises:
             DatabaseUnavailable: when PostgreSQL is away; whether a commit landed may then be unknown.
         """
-        async with self.connection() as connection, cast("Any", connection).transaction():
-            yield connection
+        async with self.connection() as connection:
+            async with cast("Any", connection).transaction():
+                yield connection
+                failpoints.before(edge)
+            failpoints.after(edge)
 
     async def execute(self, query: str, *args: Any) -> str:
         """Run one statement in a transaction of its own."""

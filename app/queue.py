@@ -14,6 +14,7 @@ import orjson
 from arq.connections import ArqRedis, RedisSettings
 from redis.asyncio import ConnectionPool
 
+from app import failpoints
 from app.models import new_id
 from app.redis import AWAY, TIMEOUT_SECONDS, Rest
 
@@ -68,6 +69,7 @@ class Bell:
 
     def ring(self, lane: str = LANE) -> None:
         """Say that work may be due in a lane. Call it after the commit."""
+        failpoints.before("ring")
         if self.listener:
             self.listener(lane)
         elif self._redis is not None and lane not in self._pending and not self._rest.resting:
@@ -85,6 +87,7 @@ class Bell:
             await self._redis.enqueue_job(
                 WAKE, lane, _job_id=str(new_id()), _queue_name=queue_name(lane), _expires=EXPIRES_SECONDS
             )
+            failpoints.after("ring")
         except AWAY as error:
             self._rest.failed()
             log.debug("the bell could not be rung: %s", error)

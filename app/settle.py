@@ -190,12 +190,12 @@ class Settlements:
         return await self._seam.do(settlement)
 
     async def _together(self, settlements: list[Settlement]) -> dict[Hashable, Settled | None]:
-        async with self._database.engine_tx() as connection:
+        async with self._database.engine_tx("settle") as connection:
             settled = await settle_all(connection, self._settings, settlements)
         return {each.conversation_id: settled[each.run_id] for each in settlements if each.run_id in settled}
 
     async def _alone(self, of: Settlement) -> Settled | None:
-        async with self._database.engine_tx() as connection:
+        async with self._database.engine_tx("settle") as connection:
             return await settle(connection, self._settings, of.run_id, of.conversation_id, of.outcome, who=of.who)
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from app.failpoints import EDGES
 from app.notifications.registry import CHANNELS
 from app.patterns import PATTERNS
 from app.tools import BUILT_IN
@@ -131,6 +132,24 @@ def test_only_the_database_module_commits() -> None:
 )
 def test_a_library_is_known_only_where_it_belongs(library: str, allowed: tuple[str, ...]) -> None:
     assert {module for module in importers(library) if not inside(module, *allowed)} == set()
+
+
+EDGE = re.compile(
+    r"\b(?:before|after|engine_tx|connection)\((\"[^)]*)\)|recorder\.write\(.*, \"([^\"]*)\"\)|self\.write\(.*, \"([^\"]*)\"\)"
+)
+
+
+def test_failpoints_are_named_and_armed_by_nobody_here() -> None:
+    """Every edge that is reached has a line in `EDGES`, and the other way round; only tests arm one."""
+    found = "".join(path.read_text(encoding="utf-8") for path in SOURCES if path.name != "failpoints.py")
+    used = {name for match in EDGE.finditer(found) for text in match.groups() if text for name in names_in(text)}
+    assert used == set(EDGES)
+    assert {module for module, _, name in calls() if name == "arm"} == set()
+
+
+def names_in(text: str) -> list[str]:
+    """The names of a literal, or of a choice between two."""
+    return re.findall(r'"([^"]+)"', text) or [text]
 
 
 def test_only_settings_reads_the_environment() -> None:

@@ -139,7 +139,7 @@ async def get_approval(approval_id: UUID, caller: Reader) -> ApprovalOut:
 async def decide(approval_id: UUID, body: DecisionBody, caller: Writer) -> ApprovalOut:
     """Decided once; a second decision, or one on an expired approval, is 409."""
     decision = Decision(body.decision == "approve", body.arguments, body.reason)
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("decide") as connection:
         decided = await approvals.decide(
             connection, caller.workspace_id, approval_id, decision, principal_id=caller.principal.id
         )

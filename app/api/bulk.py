@@ -88,7 +88,7 @@ async def retry_runs(body: BulkRetryBody, caller: Writer) -> BulkOut:
 
 async def _retried(caller: Caller, run_id: UUID, origin: str) -> bool:
     try:
-        async with caller.database.engine_tx() as connection:
+        async with caller.database.engine_tx("retry") as connection:
             accepted = await conversations.retry(
                 connection,
                 caller.settings,

@@ -173,7 +173,7 @@ async def begin(body: NewConversationBody, caller: Writer, key: Idempotent) -> C
     pattern = pattern_named(body.pattern_type)
     check_context(body.context_data)
     new = new_id()
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("begin") as connection:
         repeat = await key.claim(connection, caller, "conversation", new)
         if repeat is None:
             agent = await conversations.find_agent(connection, caller.workspace_id, body.agent)
@@ -309,7 +309,7 @@ async def fork(conversation_id: UUID, body: ForkBody, caller: Writer, key: Idemp
     copy = new_id()
     turn = Turn(body.message, principal_id=caller.principal.id) if body.message else None
     last = body.from_seq - 1 if turn else body.from_seq
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("fork") as connection:
         repeat = await key.claim(connection, caller, "conversation", copy)
         accepted = None if repeat else await _fork(connection, caller, conversation_id, last, turn, copy)
     if accepted and turn:

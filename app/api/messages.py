@@ -113,7 +113,7 @@ async def _accept(
     prefer: str | None,
 ) -> Any:
     inline = None if body.background else caller.engine.inline
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("say") as connection:
         repeat = await key.claim(connection, caller, "run", turn.run_id)
         if repeat:
             accepted = await made_before(connection, repeat)

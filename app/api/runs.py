@@ -240,7 +240,7 @@ async def _start(caller: Caller, body: NewRunBody, turn: Turn) -> Accepted:
 
 
 async def _start_once(caller: Caller, body: NewRunBody, turn: Turn, key: IdempotencyKey) -> Accepted:
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("say") as connection:
         if repeat := await key.claim(connection, caller, "run", turn.run_id):
             return await made_before(connection, repeat)
         agent = await conversations.find_agent(connection, caller.workspace_id, body.agent)
@@ -375,7 +375,7 @@ async def retry_run(
     """A new run with `retry_of`: from the failed step, from the start, or as a fork."""
     asked = body or RetryBody.model_validate({})
     new = new_id()
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("retry") as connection:
         repeat = await key.claim(connection, caller, "run", new)
         accepted = await (made_before(connection, repeat) if repeat else _retry(connection, caller, run_id, asked, new))
     caller.engine.welcome(accepted)
@@ -400,7 +400,7 @@ async def _retry(connection: Connection, caller: Caller, run_id: UUID, asked: Re
 async def background_run(run_id: UUID, caller: Writer) -> RunOut:
     """Readers may go; its end is notified. It runs on where it is."""
     run, _ = await _found(caller, run_id)
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("detach") as connection:
         await conversations.lock(connection, caller.workspace_id, run.conversation_id)
         events = await detach(connection, run.conversation_id, run_id)
     caller.engine.bus.publish(events)

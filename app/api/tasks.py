@@ -227,7 +227,7 @@ async def _store(caller: Caller, body: TaskBody) -> Saved:
 
 async def _create(caller: Caller, body: TaskBody, key: IdempotencyKey) -> Saved:
     task_id = new_id()
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("task") as connection:
         if repeat := await key.claim(connection, caller, "task", task_id):
             return Saved(repeat.uuid, None)
         saved = await tasks.create(
@@ -313,7 +313,7 @@ async def delete_task(task_id: UUID, caller: Writes) -> None:
 async def execute_task(task_id: UUID, response: Response, caller: Writes, key: Idempotent) -> RunOut:
     """Starts it now, beside its schedule, even when it is disabled. Answers the run."""
     run_id = new_id()
-    async with caller.database.engine_tx() as connection:
+    async with caller.database.engine_tx("execute") as connection:
         if repeat := await key.claim(connection, caller, "run", run_id):
             accepted = await made_before(connection, repeat)
         else:

@@ -221,9 +221,11 @@ class Beginnings:
         return await self._seam.do(new)
 
     async def _together(self, news: list[Beginning]) -> dict[Hashable, Accepted]:
-        rows = {row["run_id"]: row for row in await self._database.fetch(BEGIN, [record(new) for new in news])}
-        found = [(new, rows.get(new.turn.run_id)) for new in news]
-        return {new.conversation_id: begun(new, row).accepted for new, row in found if row is not None}
+        async with self._database.connection("say") as connection:
+            rows = await connection.fetch(BEGIN, [record(new) for new in news])
+        by_run = {row["run_id"]: row for row in rows}
+        found = [(new, by_run[new.turn.run_id]) for new in news if new.turn.run_id in by_run]
+        return {new.conversation_id: accepted_as(new, row["at"]) for new, row in found}
 
     async def _alone(self, new: Beginning) -> Accepted:
         try:
@@ -233,7 +235,7 @@ class Beginnings:
         return done[new.conversation_id] if done else await self._step_by_step(new)
 
     async def _step_by_step(self, new: Beginning) -> Accepted:
-        async with self._database.engine_tx() as connection:
+        async with self._database.engine_tx("say") as connection:
             agent = await find_agent(connection, new.workspace_id, new.agent)
             values: dict[str, Any] = {"principal_id": new.principal_id, "id": new.conversation_id}
             await start(connection, NewConversation(new.workspace_id, new.pattern, agent, new.origin, **values))

@@ -42,7 +42,7 @@ class Effects:
             ToolError: when there is nobody to tell.
         """
         loaded = context.loaded
-        async with self._database.engine_tx() as connection:
+        async with self._database.engine_tx("notify") as connection:
             await conversations.lock(connection, loaded.workspace_id, loaded.conversation_id)
             if await connection.fetchval(HELD, loaded.run_id, loaded.fence) is None:
                 raise LeaseLost

@@ -163,7 +163,7 @@ class Engine:
     async def expire(self, over: Overdue, *, crash_cap: int) -> bool:
         """Fail a run whose time is over, unless it has moved on since the sweep found it."""
         lease = self.settings.parley_lease_seconds
-        async with self.database.engine_tx() as connection:
+        async with self.database.engine_tx("expire run") as connection:
             await connection.execute(LOCK_HEAD, over.conversation_id)
             if not await still_overdue(connection, over, lease_seconds=lease, crash_cap=crash_cap):
                 return False
@@ -192,13 +192,13 @@ class Engine:
         Raises:
             LeaseLost: when `who` does not hold the run any more.
         """
-        async with self.database.engine_tx() as connection:
+        async with self.database.engine_tx("park") as connection:
             parked = await approvals.park(connection, self.settings, who, questions)
         self.tell(parked)
 
     async def close_question(self, question: Row) -> None:
         """Close a question whose time is over."""
-        async with self.database.engine_tx() as connection:
+        async with self.database.engine_tx("expire question") as connection:
             settled = await approvals.expire(connection, self.settings, question)
         if settled:
             self.tell(settled)
@@ -207,7 +207,7 @@ class Engine:
 
     async def cancel(self, workspace_id: UUID, run_id: UUID, conversation_id: UUID, reason: str | None) -> None:
         """Cancel a run wherever it is; nothing happens to one that has ended."""
-        async with self.database.engine_tx() as connection:
+        async with self.database.engine_tx("cancel") as connection:
             await lock(connection, workspace_id, conversation_id)
             asked = await wish_cancel(connection, run_id, reason)
             outcome = cancelled(reason)

@@ -26,6 +26,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import ModelRequestContext
 from pydantic_ai.tools import RunContext
 
+from app import failpoints
 from app.errors import LimitReached
 from app.events import Bus, EventType, NewEvent, stored
 from app.executor.load import Loaded
@@ -110,25 +111,31 @@ class Recorder:
         """Who writes, as of now."""
         return Fenced(self._loaded.run_id, self._loaded.conversation_id, self._loaded.fence, self._write_no)
 
-    async def write(self, write: Write) -> Written:
+    async def write(self, write: Write, edge: str) -> Written:
         """Commit a write and tell everyone; one at a time, in order. Being cancelled does not cut it off.
+
+        Args:
+            write: What is added.
+            edge: Names the commit, for failpoints.
 
         Raises:
             LeaseLost: when the claim does not hold any more.
             DatabaseUnavailable: when PostgreSQL stays away.
         """
-        return await whole(self._write(write))
+        return await whole(self._write(write, edge))
 
     async def rest(self) -> None:
         """Wait for a write under way: what was recorded, and `fenced`, are known only after it."""
         async with self._turn:
             return
 
-    async def _write(self, write: Write) -> Written:
+    async def _write(self, write: Write, edge: str) -> Written:
         async with self._turn:
             write.model, self._model = self._model, None
             write.pins, self._pins = self._pins, None
+            failpoints.before(edge)
             written = await self._checkpoints.checkpoint(self.fenced, write)
+            failpoints.after(edge)
             self._write_no += 1
             self.used = add(self.used, write.usage)
             self.message_seq = written.message_seq + len(write.messages)
@@ -156,7 +163,7 @@ class Recorder:
         self._responses = sum(isinstance(message, ModelResponse) for message in messages)
         write = self._unstored(messages)
         self._pending, self._tail_is_stored = None, True
-        return (await self.write(write)).steers if write.messages else []
+        return (await self.write(write, "request")).steers if write.messages else []
 
     def _check_cost(self) -> None:
         """Raises LimitReached when the run has spent what its agent may; an unknown price counts as nothing."""
@@ -174,7 +181,7 @@ class Recorder:
             write = Write()
             self._add_response(write, response)
             self._add_calls(write, response, output_tools)
-            await self.write(write)
+            await self.write(write, "response")
         else:
             self._pending = response
 
@@ -186,7 +193,7 @@ class Recorder:
             write.consumed[UUID(steer["id"])] = len(write.messages)
             write.events.append(self._created(len(write.messages), body["role"], body["text"]))
             write.messages.append(NewMessage(body["role"], body["text"], body["message"]))
-        await self.write(write)
+        await self.write(write, "steer")
         bodies = [steer["body"]["message"] for steer in steers]
         return [message for message in ModelMessagesTypeAdapter.validate_python(bodies) if message.kind == "request"]
 
@@ -196,7 +203,7 @@ class Recorder:
         self._pending, self._tail_is_stored = None, True
         write.messages.append(NewMessage("system", text_of(prompt), prompt))
         write.events.extend(events)
-        await self.write(write)
+        await self.write(write, "request")
         (request,) = ModelMessagesTypeAdapter.validate_python([prompt])
         assert isinstance(request, ModelRequest)
         return request
@@ -322,7 +329,7 @@ class Recorder:
             call_index=call.place.call_index,
             shown=started_fields(call.record),
         )
-        await self.write(Write(calls=[call.record], events=[event]))
+        await self.write(Write(calls=[call.record], events=[event]), "tool start")
 
     def _done(self) -> int:
         return sum(call.record.state == "done" for call in self.calls.values())
@@ -330,7 +337,7 @@ class Recorder:
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
         """Commit how a call ended: done, failed or unknown."""
         call.record = record
-        await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage))
+        await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage), "tool result")
         self.tool_calls += record.state == "done"
 
     def ended_event(self, call: Call) -> NewEvent:

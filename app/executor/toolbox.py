@@ -112,11 +112,12 @@ class CallContext:
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Append `run.progress`."""
         payload = {"text": clean_text(text, 2000), "done": done, "total": total}
-        await self.recorder.write(Write(events=[NewEvent(EventType.RUN_PROGRESS, payload)]))
+        await self.recorder.write(Write(events=[NewEvent(EventType.RUN_PROGRESS, payload)]), "progress")
 
     async def propose(self, patch: dict[str, Any]) -> None:
         """Append `state.proposed`."""
-        await self.recorder.write(Write(events=[NewEvent(EventType.STATE_PROPOSED, {"patch": clean_result(patch)})]))
+        proposed = NewEvent(EventType.STATE_PROPOSED, {"patch": clean_result(patch)})
+        await self.recorder.write(Write(events=[proposed]), "progress")
 
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once; its usage is the run's."""
@@ -219,7 +220,7 @@ class Toolbox:
         decision = self._decision(call, "effect") if call.record.state == "unknown" else None
         if decision is None:
             call.record = replace(call.record, state="unknown")
-            await self._recorder.write(Write(calls=[call.record]))
+            await self._recorder.write(Write(calls=[call.record]), "tool unknown")
             raise self._parked("effect", call, ASK, call.record.arguments)
         said = _said(decision) or {}
         if decision["state"] == "approved" and said.get("outcome") == "happened":

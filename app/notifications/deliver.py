@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from app import failpoints
 from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
 from app.models import new_id
@@ -121,7 +122,10 @@ class Sender:
             DatabaseUnavailable: when PostgreSQL is away; what was sent meanwhile is sent again later.
         """
         async with self._database.connection() as conn:
+            failpoints.before("take delivery")
             claimed = await claim(conn, limit)
+        if claimed:
+            failpoints.after("take delivery")
         done = await asyncio.gather(*map(self._deliver, claimed), return_exceptions=True)
         for outcome in done:
             if isinstance(outcome, BaseException):
@@ -148,7 +152,10 @@ class Sender:
             raise DeliveryRefused(f"this version has no channel {claimed.channel!r}")
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                return await channel.send(claimed.envelope())
+                failpoints.before("send")
+                result = await channel.send(claimed.envelope())
+                failpoints.after("send")
+                return result
         except TimeoutError as error:
             raise DeliveryFailed(f"no answer within {SEND_SECONDS:g} s") from error
 
@@ -162,7 +169,9 @@ class Sender:
             await self._mark(AGAIN, claimed, said, retry_delay(claimed.attempts, error.retry_after))
 
     async def _mark(self, statement: str, claimed: Claimed, *values: Any) -> None:
-        if not affected(await self._database.execute(statement, claimed.id, claimed.fence, *values)):
+        async with self._database.connection("mark") as conn:
+            tag = await conn.execute(statement, claimed.id, claimed.fence, *values)
+        if not affected(tag):
             log.warning("delivery.lease_lost", delivery_id=str(claimed.id))
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from app import failpoints
 from app.db import Database, Row
 from app.events import EventType, NewEvent, StoredEvent, stored
 from app.runs.holds import HELD
@@ -145,9 +146,12 @@ async def claim(database: Database, *, lane: str, limit: int, owner: str, lease_
         owner: This process, unique per start.
         lease_seconds: How long they are ours unless renewed.
     """
+    failpoints.before("claim")
     claims = [_claimed(row) for row in await database.fetch(CLAIM, lane, limit, owner, lease_seconds)]
     for key in await database.fetch(KEYS, lane) if len(claims) < limit else ():
         claims += await _claim_key(database, key, lane, limit - len(claims), owner, lease_seconds)
+    if claims:
+        failpoints.after("claim")
     return claims
 
 
@@ -158,7 +162,7 @@ async def _claim_key(
     workspace_id, name = key["workspace_id"], key["concurrency_key"]
     if limit <= 0:
         return []
-    async with database.engine_tx() as connection:
+    async with database.engine_tx("claim key") as connection:
         if not await connection.fetchval(TRY_KEY, str(workspace_id), name):
             return []
         rows = await connection.fetch(CLAIM_KEYED, lane, limit, owner, lease_seconds, workspace_id, name)

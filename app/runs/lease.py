@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from app import failpoints
 from app.db import UNAVAILABLE, Connection, Row, dump_json, lone_connection
 from app.settings import Settings
 
@@ -136,7 +137,9 @@ class Heartbeat:
             return
         began = time.monotonic()
         records = [{"id": str(run_id), "fence": fence} for run_id, fence in held.items()]
+        failpoints.before("renew")
         rows = await connection.fetch(RENEW, dump_json(records), self._lease)
+        failpoints.after("renew")
         self._note({row["id"]: row for row in rows}, held, began)
         for row in rows:
             if row["held"] and row["cancel_requested"]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from app import failpoints
 from app.db import Connection, Database
 from app.events import EventType, NewEvent, StoredEvent, append, stored
 from app.messages import Json
@@ -61,9 +62,10 @@ async def _requeue(
     error: Json | None,
     reason: str = "",
 ) -> list[StoredEvent]:
-    row = await database.fetchrow(
-        REQUEUE, who.run_id, who.conversation_id, who.fence, attempts, error, delay, kind, {"reason": reason}
-    )
+    async with database.connection("retry later" if attempts else "release") as connection:
+        row = await connection.fetchrow(
+            REQUEUE, who.run_id, who.conversation_id, who.fence, attempts, error, delay, kind, {"reason": reason}
+        )
     if row is None:
         return []
     event = NewEvent(kind, row["payload"])
@@ -114,7 +116,10 @@ class Recovered:
 
 async def recover(database: Database, *, lease_seconds: float, crash_cap: int) -> list[Recovered]:
     """Queue the runs whose lease has run out, but for those that reached the crash cap."""
+    failpoints.before("recover")
     rows = await database.fetch(RECOVER, lease_seconds, crash_cap)
+    if rows:
+        failpoints.after("recover")
     return [
         Recovered(
             row["run_id"],

@@ -307,7 +307,8 @@ class Checkpoints:
         return await self._seam.do((who, write))
 
     async def _together(self, writes: list[tuple[Fenced, Write]]) -> dict[Hashable, Written]:
-        rows = await self._database.fetch(CHECKPOINT, *parameters(writes))
+        async with self._database.connection("checkpoint") as connection:
+            rows = await connection.fetch(CHECKPOINT, *parameters(writes))
         return {row["run_id"]: written(row) for row in rows}
 
     async def _alone(self, each: tuple[Fenced, Write]) -> Written:
@@ -332,7 +333,7 @@ async def commit(database: Database, who: Fenced, write: Write) -> Written:
 
 
 async def _commit_once(database: Database, who: Fenced, write: Write) -> Written:
-    async with database.connection() as connection:
+    async with database.connection("checkpoint") as connection:
         row = await connection.fetchrow(CHECKPOINT, *parameters([(who, write)]))
         if row is None:
             row = await connection.fetchrow(LANDED, who.run_id, who.fence, who.write_no, len(write.messages))

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from app import failpoints
 from app.conversations import Accepted
 from app.db import UNAVAILABLE, Connection, Database, Row
 from app.errors import DatabaseUnavailable, ParleyError
@@ -102,6 +103,10 @@ async def fire_due(
         rows = await connection.fetch(LOCK_DUE, LATE, list(without), limit)
         for row in await connection.fetch(f"{READ} where t.id = any($1::uuid[])", [row["id"] for row in rows]):
             await _fire_apart(connection, settings, row, fired)
+        if fired.tasks:
+            failpoints.before("fire")
+    if fired.tasks:
+        failpoints.after("fire")
     for found in await database.fetch(FIND_ENTWINED, LATE, list(without), limit):
         await _fire_entwined(database, settings, found, fired)
     return fired
@@ -128,7 +133,7 @@ async def _fire_apart(connection: Connection, settings: Settings, task: Row, fir
 
 
 async def _fire_entwined(database: Database, settings: Settings, found: Row, fired: Fired) -> None:
-    async with database.engine_tx() as connection:
+    async with database.engine_tx("fire") as connection:
         heads = _heads_of(await read(connection, found["workspace_id"], found["id"]))
         await connection.execute(LOCK_HEADS, heads)
         if await connection.fetchval(LOCK_ONE, found["id"]) is None:
@@ -170,7 +175,9 @@ async def _fire(connection: Connection, settings: Settings, task: Row) -> list[A
                 accepted += await _start(connection, settings, task, instant)
             case _:
                 accepted += await _start(connection, settings, task, instant)
+    failpoints.before("advance")
     await connection.execute(ADVANCE, task["id"], next_fire_at)
+    failpoints.after("advance")
     return accepted
 
 

@@ -116,12 +116,13 @@ class NewTasks:
         return await self._seam.do(new)
 
     async def _together(self, news: Sequence[NewTask]) -> dict[Hashable, Saved]:
-        rows = await self._database.fetch(
-            NEW,
-            [record(new.beginning) for new in news],
-            [new.columns for new in news],
-            [audit.record_of(new.entry) for new in news],
-        )
+        async with self._database.connection("task") as connection:
+            rows = await connection.fetch(
+                NEW,
+                [record(new.beginning) for new in news],
+                [new.columns for new in news],
+                [audit.record_of(new.entry) for new in news],
+            )
         by_run = {row["run_id"]: row for row in rows}
         found = [(new, by_run[new.beginning.turn.run_id]) for new in news if new.beginning.turn.run_id in by_run]
         return {new.id: _saved(new, begun(new.beginning, row)) for new, row in found}

@@ -96,7 +96,7 @@ async def receive(database: Database, settings: Settings, task_id: UUID, call: C
     if not task["enabled"]:
         await _refuse(database, task_id, "the task was disabled")
         raise Disabled("the task is disabled: nothing was started")
-    async with database.engine_tx() as connection:
+    async with database.engine_tx("webhook") as connection:
         return await _take(connection, settings, task, call)
 
 

@@ -144,7 +144,7 @@ class CutOff:
         self._after = after_statement
         self.cuts = 0
 
-    def connection(self) -> "CutOff":
+    def connection(self, edge: str = "") -> "CutOff":
         return self
 
     async def __aenter__(self) -> "CutOff":
