@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -18,7 +18,8 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database
+from app.coalesce import Coalescer
+from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database, Row
 from app.errors import DatabaseUnavailable, InvalidRequest, NotFound, Unauthenticated
 from app.models import ApiKey, new_id
 from app.models import Principal as PrincipalRow
@@ -87,32 +88,56 @@ async def seed(database: Database) -> None:
 FIND_KEY = """
 select k.id, k.secret_sha256, k.scopes, k.principal_id, k.workspace_id, k.name,
     k.revoked_at is not null as revoked, coalesce(k.expires_at <= now(), false) as expired
-from api_keys k where k.id = $1
+from api_keys k where k.id = any($1::uuid[])
 """
 
 
-async def authenticate(database: Database, settings: Settings, key: str | None) -> Principal:
-    """The principal of an API key.
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """One request's question for a key: equal to no other."""
 
-    Raises:
-        Unauthenticated: without a key, or with one that is unknown, revoked or expired.
-    """
-    if not key:
-        raise Unauthenticated
-    configured = settings.parley_admin_key
-    if configured and hmac.compare_digest(_sha256(key), _sha256(configured.get_secret_value())):
-        return CONFIGURED_ADMIN
-    matched = KEY.fullmatch(key)
-    row = await database.fetchrow(FIND_KEY, UUID(matched[1])) if matched else None
-    # One comparison whether or not the key exists, and one answer for both.
-    stored = row["secret_sha256"] if row else ""
-    if not hmac.compare_digest(stored, _sha256(matched[2] if matched else key)) or row is None:
-        raise Unauthenticated("the API key is not known here")
-    if row["revoked"] or row["expired"]:
-        raise Unauthenticated(f"the API key {row['name']!r} is {'revoked' if row['revoked'] else 'expired'}")
-    return Principal(
-        row["principal_id"], row["workspace_id"], row["name"], frozenset(row["scopes"]), "key", key_id=row["id"]
-    )
+    key_id: UUID
+
+
+class Doorkeeper:
+    """Says who calls. Requests that come together are answered by one look at the keys, which is never an old one."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        """Look keys up in this database's engine pool."""
+        self._database = database
+        self._settings = settings
+        self._seam: Coalescer[_Asked, Row | None] = Coalescer(self._together, self._alone, key=lambda asked: asked)
+
+    async def authenticate(self, key: str | None) -> Principal:
+        """The principal of an API key.
+
+        Raises:
+            Unauthenticated: without a key, or with one that is unknown, revoked or expired.
+        """
+        if not key:
+            raise Unauthenticated
+        configured = self._settings.parley_admin_key
+        if configured and hmac.compare_digest(_sha256(key), _sha256(configured.get_secret_value())):
+            return CONFIGURED_ADMIN
+        matched = KEY.fullmatch(key)
+        row = await self._seam.do(_Asked(UUID(matched[1]))) if matched else None
+        # One comparison whether or not the key exists, and one answer for both.
+        stored = row["secret_sha256"] if row else ""
+        if not hmac.compare_digest(stored, _sha256(matched[2] if matched else key)) or row is None:
+            raise Unauthenticated("the API key is not known here")
+        if row["revoked"] or row["expired"]:
+            raise Unauthenticated(f"the API key {row['name']!r} is {'revoked' if row['revoked'] else 'expired'}")
+        return Principal(
+            row["principal_id"], row["workspace_id"], row["name"], frozenset(row["scopes"]), "key", key_id=row["id"]
+        )
+
+    async def _together(self, asked: list[_Asked]) -> dict[Hashable, Row | None]:
+        rows = await self._database.fetch(FIND_KEY, list({each.key_id for each in asked}))
+        by_id = {row["id"]: row for row in rows}
+        return {each: by_id.get(each.key_id) for each in asked}
+
+    async def _alone(self, asked: _Asked) -> Row | None:
+        return (await self._together([asked]))[asked]
 
 
 def _sha256(secret: str) -> str:

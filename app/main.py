@@ -40,7 +40,7 @@ from app.api.metrics import Metrics
 from app.embedded.attach import with_running_servers
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
-from app.identity import LastUse
+from app.identity import Doorkeeper, LastUse
 from app.providers import default_model
 from app.settings import Settings
 
@@ -116,7 +116,8 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) 
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     settings: Settings = app.state.settings
     async with Engine.open(settings, kind="api") as engine:
-        edge = Edge(RateLimits(settings.redis_dsn()), LastUse(engine.database), app.state.metrics)
+        limits, doorkeeper = RateLimits(settings.redis_dsn()), Doorkeeper(engine.database, settings)
+        edge = Edge(limits, doorkeeper, LastUse(engine.database), app.state.metrics)
         app.state.engine, app.state.edge = engine, edge
         edge.seeded = await health.seed(engine.database)
         chores = [asyncio.create_task(edge.last_use.run()), asyncio.create_task(_forget(engine))]

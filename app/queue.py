@@ -7,6 +7,7 @@ that imports arq.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,8 @@ log = logging.getLogger(__name__)
 
 LANE = "default"
 WAKE = "wake"  # The one job function.
-COALESCE_SECONDS = 0.02  # The live bus wakes workers sooner; this is the net below it.
+SOON_SECONDS = 0.02  # The live bus wakes workers sooner; this is the net below it ...
+APART_SECONDS = 0.25  # ... and under load, rings are at least so far apart.
 EXPIRES_SECONDS = 60  # A ring nobody heard for a minute is worth nothing: the timer was faster.
 
 
@@ -65,6 +67,7 @@ class Bell:
             self._redis = ArqRedis(pool, job_serializer=dumps, job_deserializer=loads)
         self._rest = Rest()
         self._pending: dict[str, asyncio.Task[None]] = {}
+        self._next: dict[str, float] = {}  # When a lane may ring again.
         self.listener: Callable[[str], None] | None = None
 
     def ring(self, lane: str = LANE) -> None:
@@ -81,7 +84,10 @@ class Bell:
             self._pending[lane] = asyncio.create_task(self._ring(lane))
 
     async def _ring(self, lane: str) -> None:
-        await asyncio.sleep(COALESCE_SECONDS)
+        now = time.monotonic()
+        at = max(now + SOON_SECONDS, self._next.get(lane, 0.0))
+        self._next[lane] = at + APART_SECONDS
+        await asyncio.sleep(at - now)
         del self._pending[lane]
         try:
             await self._redis.enqueue_job(

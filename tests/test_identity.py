@@ -10,7 +10,7 @@ import pytest
 from app import audit, identity
 from app.db import DEFAULT_WORKSPACE, Database
 from app.errors import InvalidRequest, NotFound, Unauthenticated
-from app.identity import LastUse, NewKey, Principal, authenticate
+from app.identity import Doorkeeper, LastUse, NewKey, Principal
 from app.settings import Settings
 
 
@@ -21,7 +21,7 @@ async def make_key(database: Database, scopes: list[str], expires_at: datetime |
 
 async def test_a_key_opens_its_workspace_with_its_scopes(database: Database, settings: Settings) -> None:
     key = await make_key(database, ["tasks:write", "agents:read"])
-    who = await authenticate(database, settings, key.text)
+    who = await Doorkeeper(database, settings).authenticate(key.text)
     assert (who.workspace_id, who.name, who.kind, who.key_id) == (DEFAULT_WORKSPACE, "ci", "key", key.row.id)
     assert who.scopes == {"tasks:write", "agents:read"}
 
@@ -41,19 +41,19 @@ async def test_a_wrong_key_is_refused(database: Database, settings: Settings) ->
     unknown = f"parley_{UUID(int=5).hex}_{'a' * 43}"
     for text in [*wrong, unknown, "ключ", "\ud800"]:
         with pytest.raises(Unauthenticated):
-            await authenticate(database, settings, text)
+            await Doorkeeper(database, settings).authenticate(text)
 
 
 async def test_a_revoked_or_expired_key_is_refused_at_once(database: Database, settings: Settings) -> None:
     expired = await make_key(database, ["admin"], datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(Unauthenticated, match="expired"):
-        await authenticate(database, settings, expired.text)
+        await Doorkeeper(database, settings).authenticate(expired.text)
     key = await make_key(database, ["admin"])
     async with database.transaction(DEFAULT_WORKSPACE) as session:
         await identity.revoke_key(session, DEFAULT_WORKSPACE, key.row.id)
         await identity.revoke_key(session, DEFAULT_WORKSPACE, key.row.id)
     with pytest.raises(Unauthenticated, match="revoked"):
-        await authenticate(database, settings, key.text)
+        await Doorkeeper(database, settings).authenticate(key.text)
     with pytest.raises(NotFound):
         async with database.transaction(DEFAULT_WORKSPACE) as session:
             await identity.revoke_key(session, DEFAULT_WORKSPACE, UUID(int=9))
@@ -63,10 +63,10 @@ async def test_the_configured_key_is_an_admin(database: Database, settings: Sett
     configured = settings.model_copy(
         update={"parley_admin_key": Settings.of(parley_admin_key="s3cret").parley_admin_key}
     )
-    who = await authenticate(database, configured, "s3cret")
+    who = await Doorkeeper(database, configured).authenticate("s3cret")
     assert (who.name, who.may("keys:write")) == ("admin", True)
     with pytest.raises(Unauthenticated):
-        await authenticate(database, configured, "s3cre")
+        await Doorkeeper(database, configured).authenticate("s3cre")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_unknown_scope_is_named(scope: str) -> None:
 async def test_the_last_use_is_written_in_batches(database: Database, settings: Settings) -> None:
     key = await make_key(database, ["admin"])
     uses = LastUse(database)
-    uses.note(await authenticate(database, settings, key.text))
+    uses.note(await Doorkeeper(database, settings).authenticate(key.text))
     assert await database.fetchval("select last_used_at from api_keys") is None
     await uses.flush()
     assert await database.fetchval("select last_used_at from api_keys") is not None

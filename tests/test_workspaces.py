@@ -116,5 +116,5 @@ async def test_a_key_of_another_workspace_opens_only_that(database: Database, se
     await database.execute("insert into workspaces (id, name) values ($1, 'other')", OTHER)
     async with database.transaction(OTHER) as session:
         key = await identity.create_key(session, OTHER, "k", ["admin"])
-    who = await identity.authenticate(database, settings, key.text)
+    who = await identity.Doorkeeper(database, settings).authenticate(key.text)
     assert who.workspace_id == OTHER

@@ -18,7 +18,7 @@ from app.executor.engine import GRACE_SECONDS
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
-from app.runs import claim, due, overdue, recover, stranded
+from app.runs import claim, overdue, recover, stranded
 from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
@@ -51,6 +51,7 @@ class Resident:
     def start(self) -> None:
         """Begin; returns at once."""
         self._engine.on_free = self._rung.set
+        self._engine.on_due = self.ring_for_runs
         self._engine.bell.listener = self.ring
         loops = (self._claim_loop, self._sweep_loop, self._delivery_loop, self._beat_loop)
         self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
@@ -72,10 +73,15 @@ class Resident:
             await leave(self._engine.database, self._engine.owner)
 
     def ring(self, lane: str = LANE) -> None:
-        """Work may be due."""
+        """Runs or deliveries may be due."""
         if lane == self._lane:
             self._rung.set()
             self._mail.set()
+
+    def ring_for_runs(self, lane: str) -> None:
+        """Runs may be due."""
+        if lane == self._lane:
+            self._rung.set()
 
     async def _for_ever(self, loop: Callable[[], Awaitable[None]]) -> None:
         """A loop that outlives PostgreSQL outages and its own defects."""
@@ -101,7 +107,7 @@ class Resident:
             self._rung.clear()
             while self._free > 0 and not self._stopping.is_set() and await self._claim_batch():
                 pass
-            await self._pass_on_if_full()
+            self._pass_on_if_full()
             await _wait(self._rung, self._settings.parley_sweep_seconds)
 
     async def _claim_batch(self) -> bool:
@@ -118,9 +124,9 @@ class Resident:
             self._engine.spawn(each)
         return len(claims) == wanted
 
-    async def _pass_on_if_full(self) -> None:
-        """Out of slots while runs are due: another worker may have some."""
-        if self._free <= 0 and await due(self._engine.database, self._lane):
+    def _pass_on_if_full(self) -> None:
+        """Out of slots while runs may be due: another worker may have some."""
+        if self._free <= 0:
             self._engine.bell.pass_on(self._lane)
 
     # --- sweeping --------------------------------------------------------------------------------------

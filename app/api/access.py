@@ -18,7 +18,7 @@ from app.db import Database
 from app.errors import MissingScope, Unauthenticated
 from app.executor import Engine
 from app.identity import LOCAL as LOCAL_PRINCIPAL
-from app.identity import LastUse, Principal, authenticate
+from app.identity import Doorkeeper, LastUse, Principal
 from app.settings import Settings
 
 
@@ -27,6 +27,7 @@ class Edge:
     """What the API keeps for itself beside the engine."""
 
     limits: RateLimits
+    doorkeeper: Doorkeeper
     last_use: LastUse
     metrics: Metrics
     seeded: bool = False
@@ -118,7 +119,7 @@ async def _principal(
         return LOCAL_PRINCIPAL
     try:
         key = credentials.credentials if credentials else None
-        principal = await authenticate(engine.database, engine.settings, key)
+        principal = await edge.doorkeeper.authenticate(key)
     except Unauthenticated:
         await edge.limits.check(STRANGERS, address or "unknown")
         raise

@@ -21,6 +21,7 @@ from app.api.strict import resource
 from app.conversations import Accepted, Beginning, Begun, NewConversation, Turn
 from app.db import Connection
 from app.errors import NotFound
+from app.events import BOUNDS, Bounds
 from app.executor import Engine
 from app.messages import Json
 from app.models import Agent, Conversation, Run, Task, ToolCall, new_id
@@ -294,10 +295,14 @@ async def run_events(
     ended = run["state"] in TERMINAL_STATES and position is not None
     if ended and await caller.database.fetchval(ALL_READ, run_id, position):
         return Response(status_code=204)
-    return sse(caller.engine, run["conversation_id"], after=position, run_id=run_id)
+    bounds = Bounds(run["event_seq"], run["before_run"])
+    return sse(caller.engine, run["conversation_id"], after=position, run_id=run_id, bounds=bounds)
 
 
-WATCHED = "select conversation_id, state from runs where id = $1 and workspace_id = $2"
+WATCHED = f"""
+select r.conversation_id, r.state, {BOUNDS} from runs r join heads h on h.conversation_id = r.conversation_id
+where r.id = $1 and r.workspace_id = $2
+"""
 ALL_READ = """
 select max(e.seq) <= $2 and $2 <= h.event_seq from events e join heads h using (conversation_id)
 where e.run_id = $1 group by h.event_seq

@@ -9,7 +9,7 @@ from fastapi import Header, Query, Request, Response
 from sse_starlette import EventSourceResponse
 
 from app.errors import DatabaseUnavailable, InvalidCursor
-from app.events import dump_data, follow, replay
+from app.events import Bounds, ServerEvent, bursts, dump_data, replay
 from app.executor import Engine
 from app.messages import Json
 
@@ -55,10 +55,17 @@ def wants_json(request: Request) -> bool:
     return "application/json" in accept and "text/event-stream" not in accept
 
 
-def sse(engine: Engine, conversation_id: UUID, *, after: int | None, run_id: UUID | None = None) -> Response:
+def sse(
+    engine: Engine,
+    conversation_id: UUID,
+    *,
+    after: int | None,
+    run_id: UUID | None = None,
+    bounds: Bounds | None = None,
+) -> Response:
     """A stream of the conversation's events, or of one run's alone."""
     return EventSourceResponse(
-        _lines(engine, conversation_id, after, run_id),
+        _lines(engine, conversation_id, after, run_id, bounds),
         ping=HEARTBEAT_SECONDS,
         send_timeout=SEND_SECONDS,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -67,15 +74,20 @@ def sse(engine: Engine, conversation_id: UUID, *, after: int | None, run_id: UUI
 
 
 async def _lines(
-    engine: Engine, conversation_id: UUID, after: int | None, run_id: UUID | None
+    engine: Engine, conversation_id: UUID, after: int | None, run_id: UUID | None, bounds: Bounds | None = None
 ) -> AsyncGenerator[bytes]:
     """The stream as bytes; without PostgreSQL it ends, and its reader comes back with its cursor."""
+    log_of = bursts(engine.bus, engine.database, conversation_id, after=after, run_id=run_id, bounds=bounds)
     try:
-        async for event in follow(engine.bus, engine.database, conversation_id, after=after, run_id=run_id):
-            number = "" if event.id is None else f"id: {event.id}\n"
-            yield f"{number}event: {event.event}\ndata: {dump_data(event.data)}\n\n".encode()
+        async for burst in log_of:
+            yield "".join(map(_line, burst)).encode()
     except DatabaseUnavailable as error:
         log.warning("stream.cut", conversation_id=str(conversation_id), detail=error.detail)
+
+
+def _line(event: ServerEvent) -> str:
+    number = "" if event.id is None else f"id: {event.id}\n"
+    return f"{number}event: {event.event}\ndata: {dump_data(event.data)}\n\n"
 
 
 async def event_page(

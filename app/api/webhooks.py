@@ -12,7 +12,7 @@ from app.api.access import edge_of, engine_of
 from app.api.limits import STRANGERS
 from app.api.strict import is_json, read_json, resource
 from app.errors import BodyTooLarge, Unauthenticated, UnsupportedMediaType, WebhookRefused
-from app.identity import Principal, authenticate
+from app.identity import Principal
 from app.triggers import Call
 
 router = resource("webhooks")
@@ -87,7 +87,7 @@ async def _principal(request: Request) -> Principal | None:
     if not engine.settings.auth_on or scheme.lower() != "bearer":
         return None
     with contextlib.suppress(Unauthenticated):
-        return await authenticate(engine.database, engine.settings, key.strip())
+        return await edge_of(request).doorkeeper.authenticate(key.strip())
     return None
 
 

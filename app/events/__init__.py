@@ -1,7 +1,7 @@
 """Events: the permanent log in PostgreSQL, the live bus over Redis, and the reader that joins both."""
 
 from app.events.bus import Bus, Delta, Inbox
-from app.events.follow import ServerEvent, follow
+from app.events.follow import BOUNDS, Bounds, ServerEvent, bursts, follow
 from app.events.log import (
     EPHEMERAL,
     TERMINAL,
@@ -16,8 +16,10 @@ from app.events.log import (
 )
 
 __all__ = [
+    "BOUNDS",
     "EPHEMERAL",
     "TERMINAL",
+    "Bounds",
     "Bus",
     "Delta",
     "EventType",
@@ -26,6 +28,7 @@ __all__ = [
     "ServerEvent",
     "StoredEvent",
     "append",
+    "bursts",
     "dump_data",
     "follow",
     "replay",

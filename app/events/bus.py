@@ -61,9 +61,12 @@ class Inbox:
             item = None
         self._queue.put_nowait(item)
 
-    async def get(self) -> Item:
-        """The next item; None says that some were missed."""
-        return await self._queue.get()
+    async def take(self) -> list[Item]:
+        """All that is there, and at least one item; None says that some were missed."""
+        items = [await self._queue.get()]
+        while not self._queue.empty():
+            items.append(self._queue.get_nowait())
+        return items
 
 
 class Bus:

@@ -7,10 +7,14 @@ from uuid import UUID
 from app.db import Database
 from app.events.bus import Bus, Inbox
 from app.events.live import Delta
-from app.events.log import StoredEvent, replay
+from app.events.log import TERMINAL, EventType, StoredEvent, replay
 from app.messages import Json
 
 PAGE = 500
+# After which events a message may be in the making, and after which none is.
+SPEAKING = {EventType.RUN_STARTED: True} | dict.fromkeys(
+    (*TERMINAL, EventType.RUN_WAITING, EventType.RUN_RETRYING, EventType.RUN_RECOVERED), False
+)
 SPEAKS = "select exists (select from runs where id = $1 and fence = $2 and state = 'running')"
 
 
@@ -41,37 +45,39 @@ class Reader:
         self._last = after
         self._messages = 0  # The highest message number whose end was sent.
         self._sent: dict[tuple[int, int, int], int] = {}  # (seq, part, fence) -> code points sent
+        self._speaking = after > 0  # Whether a message may be in the making; what was before the cursor is not known.
         self.ended = False
 
-    async def events(self, inbox: Inbox) -> AsyncGenerator[ServerEvent]:
+    async def bursts(self, inbox: Inbox) -> AsyncGenerator[list[ServerEvent]]:
         """Replay, snapshot, then live; ends after the terminal event of a run's stream."""
-        async for sent in self._catch_up():
-            yield sent
+        async for burst in self._catch_up():
+            yield burst
         while not self.ended:
-            item = await inbox.get()
-            if isinstance(item, Delta):
-                for sent in await self._take_text(item):
-                    yield sent
-            elif item is not None and item.seq == self._last + 1:
-                for sent in self._take(item):
-                    yield sent
-            elif item is None or item.seq > self._last:
-                async for sent in self._catch_up():
-                    yield sent
+            burst = list[ServerEvent]()
+            for item in await inbox.take():
+                if isinstance(item, Delta):
+                    burst += await self._take_text(item)
+                elif item is not None and item.seq == self._last + 1:
+                    burst += self._take(item)
+                elif item is None or item.seq > self._last:
+                    async for caught_up in self._catch_up():
+                        yield [*burst, *caught_up]
+                        burst = []
+                if self.ended:
+                    break
+            if burst:
+                yield burst
 
-    async def _catch_up(self) -> AsyncGenerator[ServerEvent]:
+    async def _catch_up(self) -> AsyncGenerator[list[ServerEvent]]:
         while not self.ended:
             page = await replay(self._database, self._conversation_id, self._last, limit=PAGE)
-            for event in page:
-                for sent in self._take(event):
-                    yield sent
-                if self.ended:
-                    return
+            burst = [sent for event in page if not self.ended for sent in self._take(event)]
+            if burst:
+                yield burst
             if len(page) < PAGE:
                 break
-        for text in await self._texts():
-            for sent in self._pass_on(text):
-                yield sent
+        if not self.ended and self._speaking:
+            yield [sent for text in await self._texts() for sent in self._pass_on(text)]
 
     async def _texts(self) -> list[Delta]:
         """The text of a message in the making; what a dead process left behind in Redis is none."""
@@ -82,6 +88,8 @@ class Reader:
 
     def _take(self, event: StoredEvent) -> list[ServerEvent]:
         self._last = event.seq
+        if event.type in SPEAKING:
+            self._speaking = SPEAKING[event.type]
         self._messages = max(self._messages, event.fields.get("message_seq") or 0)
         if self._run_id is None:
             return [ServerEvent(event.type, event.data, event.seq)]
@@ -109,15 +117,26 @@ class Reader:
         return [ServerEvent(delta.event, delta.data)]
 
 
-# Where the log ends, and the number before the run's first event; 0 without a run.
-BOUNDS = """
-select event_seq, (select coalesce(min(seq), 1) - 1 from events where run_id = $2) as before_run
-from heads where conversation_id = $1
-"""
+@dataclass(frozen=True)
+class Bounds:
+    """Where a conversation's log ends, and the number before a run's first event; 0 without a run."""
+
+    head: int = 0
+    before_run: int = 0
+
+
+# The columns of the bounds, for a conversation's head `h` and the run `$1`.
+BOUNDS = "h.event_seq, (select coalesce(min(seq), 1) - 1 from events where run_id = $1) as before_run"
+FIND_BOUNDS = f"select {BOUNDS} from heads h where h.conversation_id = $2"
 
 
 async def follow(
-    bus: Bus, database: Database, conversation_id: UUID, *, after: int | None, run_id: UUID | None = None
+    bus: Bus,
+    database: Database,
+    conversation_id: UUID,
+    *,
+    after: int | None,
+    run_id: UUID | None = None,
 ) -> AsyncGenerator[ServerEvent]:
     """Every event after a number, stored or live, each once.
 
@@ -129,12 +148,37 @@ async def follow(
             conversation's head gets `stream.reset` and then everything.
         run_id: Only this run's events; the stream then ends after its terminal one.
     """
-    bounds = await database.fetchrow(BOUNDS, conversation_id, run_id)
-    head, before_run = (bounds["event_seq"], bounds["before_run"]) if bounds else (0, 0)
-    if after is not None and after > head:
-        yield ServerEvent("stream.reset", {"conversation_id": str(conversation_id), "head": head})
+    async for burst in bursts(bus, database, conversation_id, after=after, run_id=run_id):
+        for event in burst:
+            yield event
+
+
+async def bursts(
+    bus: Bus,
+    database: Database,
+    conversation_id: UUID,
+    *,
+    after: int | None,
+    run_id: UUID | None = None,
+    bounds: Bounds | None = None,
+) -> AsyncGenerator[list[ServerEvent]]:
+    """As `follow`, but what is there together comes together.
+
+    Args:
+        bus: The live bus of this process.
+        database: Where the log is.
+        conversation_id: Whose events.
+        after: The last number the reader has, as for `follow`.
+        run_id: Only this run's events.
+        bounds: Of the log, where the caller has just read them.
+    """
+    if bounds is None:
+        row = await database.fetchrow(FIND_BOUNDS, run_id, conversation_id)
+        bounds = Bounds(row["event_seq"], row["before_run"]) if row else Bounds()
+    if after is not None and after > bounds.head:
+        yield [ServerEvent("stream.reset", {"conversation_id": str(conversation_id), "head": bounds.head})]
         after = None
     async with bus.subscribe(conversation_id) as inbox:
-        reader = Reader(bus, database, conversation_id, before_run if after is None else after, run_id)
-        async for event in reader.events(inbox):
-            yield event
+        reader = Reader(bus, database, conversation_id, bounds.before_run if after is None else after, run_id)
+        async for burst in reader.bursts(inbox):
+            yield burst

@@ -19,6 +19,7 @@ from app.errors import DatabaseUnavailable, ParleyError, all_errors
 from app.events import Bus
 from app.executor.effects import Effects
 from app.executor.execute import Execution, Stop, execute
+from app.executor.load import Loads
 from app.messages import Json
 from app.models import new_id
 from app.providers import Providers
@@ -63,12 +64,14 @@ class Engine:
         self.providers = Providers(settings)
         self.beginnings = Beginnings(database, settings)
         self.new_tasks = NewTasks(database)
+        self.loads = Loads(database)
         self.checkpoints = Checkpoints(database)
         self.settlements = Settlements(database, settings)
         self.effects = Effects(database, self.bus, self.bell)
         self.heartbeat = Heartbeat(settings, self._on_lost, self._on_cancel)
         self.running: dict[UUID, Execution] = {}
         self.on_free: Callable[[], None] = lambda: None
+        self.on_due: Callable[[str], None] = lambda _: None
 
     @classmethod
     @asynccontextmanager
@@ -120,11 +123,15 @@ class Engine:
         if accepted.claim:
             self.spawn(accepted.claim)
         elif accepted.ready:
-            self._ring()
+            self._ring("due")
 
-    def _ring(self) -> None:
-        """Wake workers: those that listen now hear it at once, the bell's poll reaches any other."""
-        self.bus.control({"ring": LANE})
+    def _ring(self, word: str = "ring") -> None:
+        """Wake workers: those that listen now hear it at once, the bell's poll reaches any other.
+
+        Args:
+            word: `due` when only a run is due, and no delivery.
+        """
+        self.bus.control({word: LANE})
         self.bell.ring()
 
     # --- executing -----------------------------------------------------------------------------------
@@ -220,6 +227,8 @@ class Engine:
     def _on_control(self, message: Json) -> None:
         if "cancel" in message:
             self._on_cancel(UUID(message["cancel"]))
+        elif "due" in message:
+            self.on_due(message["due"])
         elif "ring" in message and self.bell.listener:
             self.bell.listener(message["ring"])
 

@@ -10,7 +10,7 @@ import structlog
 
 from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
 from app.executor.converse import Cast, Parked, converse, with_usage
-from app.executor.load import Loaded, load
+from app.executor.load import Loaded
 from app.executor.recorder import Recorder, SteppedAside, whole
 from app.executor.research import research
 from app.executor.speech import Speaking, Speech
@@ -103,7 +103,7 @@ async def execute(engine: "Engine", execution: Execution) -> None:
 
 
 async def _work(engine: "Engine", execution: Execution) -> Outcome:
-    loaded = await load(engine.database, execution.claim.run_id, execution.claim.fence)
+    loaded = await engine.loads.load(execution.claim.run_id, execution.claim.fence)
     if loaded.cancel_requested:
         execution.why = Stop.CANCEL
         raise asyncio.CancelledError

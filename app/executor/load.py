@@ -1,12 +1,14 @@
-"""Everything a run needs to begin or to go on, read in one statement."""
+"""Everything a run needs to begin or to go on, read in one statement with the others of its claim."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from app.agents import AgentSpec
-from app.db import Database
+from app.coalesce import Coalescer
+from app.db import Database, Row
 from app.errors import AgentGone, LeaseLost
 from app.messages import Json
 from app.patterns import PATTERNS, Pattern
@@ -41,7 +43,7 @@ from runs r join conversations c on c.id = r.conversation_id join heads h on h.c
 join agents a on a.id = c.agent_id
 left join agent_versions v on v.agent_id = a.id
     and v.version = coalesce(r.agent_version, c.agent_version, a.published_version)
-where r.id = $1 and r.fence = $2 and r.state = 'running'
+where r.id = any($1::uuid[]) and r.state = 'running'
 """
 
 
@@ -84,16 +86,40 @@ class Loaded:
         return [message["body"] for message in self.messages]
 
 
-async def load(database: Database, run_id: UUID, fence: int) -> Loaded:
-    """Read a claimed run.
+class Loads:
+    """The seam behind which the runs of one claim are read together."""
+
+    def __init__(self, database: Database) -> None:
+        """Read through this database's engine pool."""
+        self._database = database
+        self._seam: Coalescer[UUID, Row | None] = Coalescer(self._together, self._alone, key=lambda run_id: run_id)
+
+    async def load(self, run_id: UUID, fence: int) -> Loaded:
+        """Read a claimed run.
+
+        Raises:
+            LeaseLost: when the claim does not hold any more.
+            AgentGone: when its agent was deleted.
+        """
+        row = await self._seam.do(run_id)
+        if row is None or row["fence"] != fence:
+            raise LeaseLost
+        return loaded(row)
+
+    async def _together(self, run_ids: list[UUID]) -> dict[Hashable, Row | None]:
+        rows = {row["id"]: row for row in await self._database.fetch(LOAD, run_ids)}
+        return {run_id: rows.get(run_id) for run_id in run_ids}
+
+    async def _alone(self, run_id: UUID) -> Row | None:
+        return (await self._together([run_id]))[run_id]
+
+
+def loaded(row: Row) -> Loaded:
+    """A run of its row.
 
     Raises:
-        LeaseLost: when the claim does not hold any more.
         AgentGone: when its agent was deleted.
     """
-    row = await database.fetchrow(LOAD, run_id, fence)
-    if row is None:
-        raise LeaseLost
     if row["deleted_at"] is not None or row["spec"] is None:
         raise AgentGone(f"the agent {row['agent']!r} was deleted")
     spec = AgentSpec.model_validate(row["spec"])

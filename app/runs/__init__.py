@@ -1,6 +1,6 @@
 """Runs: the state machine and the only statements that write a run's state."""
 
-from app.runs.claim import Claim, claim, due
+from app.runs.claim import Claim, claim
 from app.runs.holds import hold, holds, lift, paused
 from app.runs.insert import Inline, InsertedRun, NewInput, NewRun, insert, steer
 from app.runs.lease import Heartbeat
@@ -49,7 +49,6 @@ __all__ = [
     "cancel_reason",
     "claim",
     "detach",
-    "due",
     "explain",
     "hand_on",
     "hold",

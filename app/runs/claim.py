@@ -115,7 +115,9 @@ START = """, said as (
 select run.id, run.fence, run.write_no, run.attempt, head.conversation_id, head.workspace_id, head.m0, head.e0,
     now() as at,
     (select json_agg(json_build_object('role', said.body->>'role', 'text', said.body->>'text') order by said.n)
-     from said where said.run_id = run.id) as said
+     from said where said.run_id = run.id) as said,
+    exists (select from runs r where r.state = 'queued' and r.ready and r.concurrency_key is not null and r.lane = $1)
+        as keyed
 from run join head on head.run_id = run.id
 """
 
@@ -147,7 +149,10 @@ async def claim(database: Database, *, lane: str, limit: int, owner: str, lease_
         lease_seconds: How long they are ours unless renewed.
     """
     failpoints.before("claim")
-    claims = [_claimed(row) for row in await database.fetch(CLAIM, lane, limit, owner, lease_seconds)]
+    rows = await database.fetch(CLAIM, lane, limit, owner, lease_seconds)
+    claims = [_claimed(row) for row in rows]
+    if rows and not rows[0]["keyed"]:
+        return claims
     for key in await database.fetch(KEYS, lane) if len(claims) < limit else ():
         claims += await _claim_key(database, key, lane, limit - len(claims), owner, lease_seconds)
     if claims:
@@ -186,11 +191,3 @@ def _claimed(row: Row) -> Claim:
             events, run_id=row["id"], conversation_id=row["conversation_id"], first=row["e0"] + 1, at=row["at"]
         ),
     )
-
-
-DUE = "select count(*) from runs where state = 'queued' and ready and lane = $1 and run_at <= now()"
-
-
-async def due(database: Database, lane: str) -> int:
-    """How many runs of a lane are due, those that a hold or a full concurrency key keeps back among them."""
-    return await database.fetchval(DUE, lane)

@@ -10,11 +10,12 @@ from app import audit
 from app.audit import Entry
 from app.coalesce import Coalescer
 from app.conversations import Beginning, Turn, task_run
-from app.conversations.begin import BEGINNINGS, ROWS, Begun, accepted_as, begun, record
+from app.conversations.begin import Begun, accepted_as, begun, record
 from app.db import Database, UniqueViolation
 from app.errors import UnknownReference
 from app.models import Task
 from app.patterns import PATTERNS
+from app.runs.begin import BEGINNINGS, ROWS
 from app.settings import Settings
 from app.tasks.fields import TaskBody
 from app.tasks.launch import given_with

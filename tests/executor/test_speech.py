@@ -63,6 +63,6 @@ async def _heard(inbox: object, wanted: str) -> str:
     heard = ""
     async with asyncio.timeout(5):
         while len(heard) < len(wanted):
-            item = await inbox.get()  # type: ignore[attr-defined]
-            heard += item.text if isinstance(item, Delta) else ""
+            items = await inbox.take()  # type: ignore[attr-defined]
+            heard += "".join(item.text for item in items if isinstance(item, Delta))
     return heard

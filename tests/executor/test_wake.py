@@ -13,7 +13,7 @@ async def test_a_queued_run_wakes_a_worker_of_another_process_at_once(
 ) -> None:
     async with Engine.open(settings, kind="worker") as worker:
         rung: asyncio.Queue[str] = asyncio.Queue()
-        worker.bell.listener = rung.put_nowait
+        worker.on_due = rung.put_nowait
         async with asyncio.timeout(5):
             while not worker.bus.connected:
                 await asyncio.sleep(0.01)

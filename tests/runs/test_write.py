@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
@@ -172,14 +173,13 @@ class CutOff:
 async def test_writes_that_come_together_share_a_statement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     held = [await world.one() for _ in range(12)]
     statements: list[int] = []
-    fetch = Database.fetch
+    parameters = module.parameters
 
-    async def counted(self: Database, query: str, *args: object) -> object:
-        if query is module.CHECKPOINT:
-            statements.append(len(args[0]))  # type: ignore[arg-type]
-        return await fetch(self, query, *args)
+    def counted(writes: Sequence[tuple[Fenced, Write]]) -> object:
+        statements.append(len(writes))
+        return parameters(writes)
 
-    monkeypatch.setattr(Database, "fetch", counted)
+    monkeypatch.setattr(module, "parameters", counted)
     checkpoints = Checkpoints(world.database)
     await asyncio.gather(*(checkpoints.checkpoint(each.fenced, said("Hi")) for each in held))
     assert sum(statements) >= 11
