@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import Caller
 from app.api.idempotency import Repeat
-from app.api.streams import sse
+from app.api.streams import STREAM, sse
 from app.conversations import Accepted
 from app.db import Connection, Row
 from app.errors import InvalidRequest, NotFound
@@ -25,13 +25,6 @@ WAIT_SECONDS = 60.0
 Prefer = Annotated[
     str | None, Header(description="`wait=N`: seconds to wait for the reply, 60 when left out.", examples=["wait=10"])
 ]
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The reply; with `stream` a stream of the run's events, as `/runs/{id}/events` gives it.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    },
-    202: {"description": "Accepted and not answered yet; `Location` is the run."},
-}
 
 
 class Usage(BaseModel):
@@ -88,6 +81,14 @@ class Answer(BaseModel):
     error: Json | None
     usage: Usage
 
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The reply; with `stream` a stream of the run's events, as `/runs/{id}/events` gives it.",
+        "content": {"text/event-stream": STREAM},
+    },
+    202: {"model": Answer, "description": "Accepted and not answered yet; `Location` is the run."},
+}
 
 ANSWER = """
 select r.state, r.result, r.output, r.error, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.cost_unknown,
