@@ -186,7 +186,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
             await _settle(engine, execution, _partial(execution, reason))
         else:
             reason = "stepped aside for a pause or a stop of its process"
-            engine.bus.publish(await release(engine.database, execution.fenced, reason=reason))
+            who = execution.fenced
+            engine.bus.publish(await patiently(lambda: release(engine.database, who, reason=reason)))
             engine.bell.pass_on(LANE)
     except (LeaseLost, DatabaseUnavailable) as error:
         log.info("run.stopped_without_end", reason=error.detail)
@@ -212,7 +213,8 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
     try:
         if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
             delay = retry_delay(cast.loaded, known)
-            again = retry_later(engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known))
+            who, told = cast.recorder.fenced, error_of(known)
+            again = patiently(lambda: retry_later(engine.database, who, delay_seconds=delay, error=told))
             engine.bus.publish(await again)
             return
         write = cast.recorder.last_write(cast.recorder.heard) if cast else None

@@ -1,16 +1,17 @@
 """Runs that are cancelled, steered, given back, and taken up again after their process died."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
+from app import failpoints
 from app.approvals import Decision, decide
 from app.db import DEFAULT_WORKSPACE
-from app.errors import LeaseLost
+from app.errors import DatabaseUnavailable, LeaseLost, ModelUnavailable
 from app.executor import Engine
 from app.executor.execute import Stop
 from app.models import new_id
@@ -454,6 +455,48 @@ async def test_a_released_run_goes_on_elsewhere(world: World, engine: Engine, jo
     assert row["state"] == "completed"
     assert journal.requests == [0, 1, 2]
     assert len(journal.effects) == 4
+
+
+@pytest.fixture
+def hiccup() -> Iterator[Callable[[str], None]]:
+    """PostgreSQL is away once, when a failpoint is reached."""
+
+    def at(name: str) -> None:
+        def reached(point: str) -> None:
+            if point == name:
+                failpoints.arm(None)
+                raise DatabaseUnavailable("cut off by the test")
+
+        failpoints.arm(reached)
+
+    yield at
+    failpoints.arm(None)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_short_outage_does_not_keep_a_run_from_being_given_back(
+    world: World, engine: Engine, journal: Journal, hiccup: Callable[[str], None], when: str
+) -> None:
+    journal.stop_at = "model 1"
+    conversation = await spawn(world, engine, journal.model, tools=["t"])
+    run = await started(world, conversation)
+    await asyncio.wait_for(journal.stopped.wait(), 5)
+    hiccup(f"{when} release")
+    await engine.release_all()
+    row = await world.run(run)
+    assert (row["state"], row["attempt"], row["crash_count"]) == ("queued", 1, 0)
+    assert (await world.types(conversation)).count("run.queued") == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_short_outage_does_not_keep_a_run_from_being_tried_again(
+    world: World, engine: Engine, hiccup: Callable[[str], None], when: str
+) -> None:
+    hiccup(f"{when} retry later")
+    conversation = await spawn(world, engine, in_turn(ModelUnavailable("busy")))
+    run = (await run_of(world, conversation))["id"]
+    row = await world.until(run, lambda row: row["state"] == "queued" and row["attempt"] == 2)
+    assert (row["crash_count"], (await world.types(conversation)).count("run.retrying")) == (0, 1)
 
 
 async def test_a_later_claim_in_the_same_process_keeps_its_lease(world: World, engine: Engine) -> None:
