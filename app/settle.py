@@ -126,6 +126,8 @@ async def settle(
         return None
     if ended.was_waiting:
         await connection.execute(WITHDRAW, run_id)
+    if outcome.state is not RunState.COMPLETED:
+        await connection.execute(CLOSE_CALLS, run_id)
     work_is_due = await _pass_the_turn(connection, ended)
     if ended.task_id:
         await _count(connection, ended.task_id, outcome.state, pauses=pauses)
@@ -150,6 +152,12 @@ def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
 
 
 WITHDRAW = "update approvals set state = 'cancelled', decided_at = now() where run_id = $1 and state = 'pending'"
+
+# What was under way may have taken effect, or not. A call that never began stays as it was proposed.
+CLOSE_CALLS = """
+update tool_calls set state = 'unknown', error = 'the run ended while this call was under way', finished_at = now()
+where run_id = $1 and state = 'started'
+"""
 
 
 async def _pass_the_turn(connection: Connection, ended: Ended) -> bool:
