@@ -40,7 +40,7 @@ def run(role: str, given: dict[str, Any]) -> None:
     install(journal)
     failpoints.arm(hook(Slot(Path(given.pop("slot"))), journal))
     resident.CRASH_CAP = CRASH_CAP
-    deliver.MAX_ATTEMPTS = MAIL_ATTEMPTS
+    deliver.MAX_ATTEMPTS = deliver.LOST_SENDERS = MAIL_ATTEMPTS
     deliver.SEND_SECONDS, deliver.LEASE_SECONDS, deliver.LONGEST_RETRY_SECONDS = 2.0, 4.0, 2.0
     settings = Settings.of(**given)
     telemetry.configure(settings)
