@@ -64,7 +64,8 @@ async def park(connection: Connection, settings: Settings, who: Fenced, question
     """
     about = await connection.fetchrow(LOCK, [who.conversation_id], [who.run_id])
     assert about is not None, "a held run has a conversation"
-    await park_run(connection, who, len(questions))
+    doubtful = [question.subject for question in questions if question.kind == "effect"]
+    await park_run(connection, who, len(questions), doubtful=doubtful)
     asked = [(new_id(), question) for question in questions]
     for approval_id, question in asked:
         await _insert(connection, about["workspace_id"], who, approval_id, question)

@@ -300,6 +300,12 @@ class ModelUnavailable(RunFailed):
     retryable = True
 
 
+class BreakerOpen(ModelUnavailable):
+    """The model provider failed again and again; it is asked again at the next probe, and the run waits for that."""
+
+    code = "breaker_open"
+
+
 class ContextTooLong(RunFailed):
     """The conversation no longer fits the model's context window."""
 

@@ -28,7 +28,6 @@ EDGES = {
     "tool start": "the ledger says that a call which must not run twice begins",
     "tool result": "the result of a tool call is stored",
     "progress": "what a tool tells or proposes meanwhile is stored",
-    "tool unknown": "the ledger says that nobody knows whether an interrupted call took effect",
     "steer": "a message that steers a run is taken in",
     "park": "a run's questions are stored and it waits",
     "settle": "a run ends, with its deliveries and the next run's turn",

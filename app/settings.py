@@ -146,6 +146,13 @@ class Settings(BaseSettings):
     parley_concurrency: int = Field(16, ge=1, le=1000, description="Runs one worker executes at a time.")
     parley_lease_seconds: float = Field(10.0, ge=1, le=600, description="How long a run stays with a silent worker.")
     parley_sweep_seconds: float = Field(1.0, ge=0.1, le=60, description="How often overdue runs are looked for.")
+    parley_breaker_failures: int = Field(
+        5, ge=0, le=1000, description="Failures in a row after which a model provider rests; 0: never."
+    )
+    parley_breaker_seconds: float = Field(
+        5.0, ge=0.05, le=3600, description="How long it rests the first time; doubles with each failed probe."
+    )
+    parley_breaker_max_seconds: float = Field(120.0, ge=0.05, le=86_400, description="How long it rests at most.")
     parley_egress_allow: str = Field(
         "", description="host:port or CIDR list that the egress guard lets through, separated by commas."
     )

@@ -157,6 +157,8 @@ async def _follow_up(connection: Connection, settings: Settings, of: Settlement,
     outcome = of.outcome
     if ended.was_waiting:
         await connection.execute(WITHDRAW, of.run_id)
+    if outcome.state is not RunState.COMPLETED:
+        await connection.execute(CLOSE_CALLS, of.run_id)
     work_is_due = await _pass_the_turn(connection, ended)
     if ended.task_id and outcome.state is RunState.FAILED:
         pauses = any(event.type is EventType.TASK_AUTO_PAUSED for event in ended.events)
@@ -213,6 +215,12 @@ def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
 
 
 WITHDRAW = "update approvals set state = 'cancelled', decided_at = now() where run_id = $1 and state = 'pending'"
+
+# What was under way may have taken effect, or not. A call that never began stays as it was proposed.
+CLOSE_CALLS = """
+update tool_calls set state = 'unknown', error = 'the run ended while this call was under way', finished_at = now()
+where run_id = $1 and state = 'started'
+"""
 
 
 async def _pass_the_turn(connection: Connection, ended: Ended) -> bool:

@@ -1,6 +1,6 @@
 """`parley bench`: the measures of the product, beside the floor, in one interleaved run.
 
-    python -m benchmarks [--quick] [--rounds N] [--only PHASE ...] [--json]
+    python -m benchmarks [--quick] [--rounds N] [--only PHASE ...] [--json | --markdown [FILE]]
 
 It starts PostgreSQL, Valkey, the floor and Parley in a folder of its own on loopback, and stops them again. Quote ratios:
 other numbers are those of this machine at this moment.
@@ -19,12 +19,17 @@ import uvloop
 
 from benchmarks import machine
 from benchmarks.client import Failed
-from benchmarks.phases import PHASES, Phase
+from benchmarks.ground import Ground, prepared
+from benchmarks.phases import Phase, bare_commit_ms, connected
+from benchmarks.plan import PHASES
 from benchmarks.report import Results
+from benchmarks.stages import SIDE_BY_SIDE, STAGES
 from benchmarks.starts import starts
-from benchmarks.targets import Target, started
+from benchmarks.targets import Target
 
 STARTS = "starts"
+STDOUT = "-"
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 ROUNDS = 3
 WARM_UP = 5
 VOIDING = (Failed, OSError, EOFError, TimeoutError, asyncpg.PostgresError)
@@ -43,7 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, environment = uvloop.run(measure(chosen))
     if chosen.json:
         print(json.dumps({"environment": environment, **results.summary()}, indent=1))
+    elif chosen.markdown == STDOUT:
+        print(results.markdown(environment))
     else:
+        if chosen.markdown:
+            place_figures(Path(chosen.markdown), results.markdown(environment))
         print("\n".join(f"{name}: {value}" for name, value in environment.items()), "\n")
         print(results.text())
     return 1 if results.void else 0
@@ -53,36 +62,67 @@ def arguments() -> argparse.ArgumentParser:
     """The command line."""
     names = [*(phase.name for phase in PHASES), STARTS]
     parser = argparse.ArgumentParser(prog="parley bench", description="Measure Parley beside a bare server.")
-    parser.add_argument("--quick", action="store_true", help="one round of a third of the runs, in about 40 seconds")
+    parser.add_argument("--quick", action="store_true", help="one round of a third of the runs, in about two minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds over all servers (3, with --quick 1)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="PHASE", help=f"some of {', '.join(names)}")
     parser.add_argument("--json", action="store_true", help="print JSON, with the values of every round")
+    parser.add_argument(
+        "--markdown",
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help="print Markdown, or put it into a page such as docs/performance.md in place of the figures there",
+    )
     return parser
 
 
 async def measure(chosen: argparse.Namespace) -> tuple[Results, dict[str, Any]]:
-    """All rounds, interleaved: every phase goes over its servers before the next one begins."""
-    phases = [phase for phase in PHASES if not chosen.only or phase.name in chosen.only]
-    results = Results()
+    """All stages one after the other; in each of them every phase goes over its servers before the next one begins."""
+    results = Results(quick=chosen.quick)
     environment: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="parley-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o711)  # the servers' account passes through when we are root
-        if phases:
-            async with started(home) as targets:
-                environment = {**machine.environment(), **await _stores(targets[0])}
-                await _rounds(phases, targets, chosen, results)
-                results.memory = {target.name: machine.pss_mb(target.processes) for target in targets}
+        if stages := _stages(chosen):
+            async with prepared(home) as ground:
+                environment |= {**machine.environment(), **await _stores(ground.blank)}
+                for name, phases in stages.items():
+                    await _stage(name, phases, ground, chosen, results, environment)
     if not chosen.only or STARTS in chosen.only:
         results.starts = await starts(1 if chosen.quick else 2)
     environment["load_average_at_end"] = machine.load()
     return results, environment
 
 
+def _stages(chosen: argparse.Namespace) -> dict[str, list[Phase]]:
+    """The chosen phases by the servers they need."""
+    phases = [phase for phase in PHASES if not chosen.only or phase.name in chosen.only]
+    return {name: found for name in STAGES if (found := [phase for phase in phases if phase.stage == name])}
+
+
+async def _stage(
+    name: str,
+    phases: Sequence[Phase],
+    ground: Ground,
+    chosen: argparse.Namespace,
+    out: Results,
+    notes: dict[str, Any],
+) -> None:
+    """One group of servers, from start to stop; what goes wrong with them voids its phases."""
+    _say(f"starting: {name}")
+    try:
+        async with STAGES[name](ground, notes, chosen.quick) as targets:
+            await _rounds(phases, targets, chosen, out)
+            if name == SIDE_BY_SIDE:
+                out.memory = {target.name: machine.pss_mb(target.processes) for target in targets}
+    except* VOIDING as errors:
+        out.void |= {phase.name: _why(name, errors) for phase in phases}
+
+
 async def _rounds(phases: Sequence[Phase], targets: Sequence[Target], chosen: argparse.Namespace, out: Results) -> None:
     rounds = chosen.rounds or (1 if chosen.quick else ROUNDS)
     for number in range(rounds + 1):
-        for phase in phases:
+        for phase in (phase for phase in phases if (phase.warm if number == 0 else number <= phase.rounds)):
             _say(f"round {number} of {rounds}: {phase.name}" if number else f"warming up: {phase.name}")
             for target in (target for name in phase.targets for target in targets if target.name == name):
                 await _one(phase, target, _count(phase, number, quick=chosen.quick), out, keep=number > 0)
@@ -90,7 +130,7 @@ async def _rounds(phases: Sequence[Phase], targets: Sequence[Target], chosen: ar
 
 def _count(phase: Phase, number: int, *, quick: bool) -> int:
     """How many runs a round makes; the first one only warms up."""
-    return WARM_UP if number == 0 else max(1, phase.count // 3) if quick else phase.count
+    return WARM_UP if number == 0 else max(phase.least, phase.count // 3) if quick else phase.count
 
 
 async def _one(phase: Phase, target: Target, count: int, out: Results, *, keep: bool) -> None:
@@ -102,15 +142,31 @@ async def _one(phase: Phase, target: Target, count: int, out: Results, *, keep: 
         if keep:
             out.samples[phase.name][target.name].append(sample)
     except* VOIDING as errors:
-        out.void[phase.name] = f"{target.name}: {'; '.join(repr(error) for error in errors.exceptions)[:1000]}"
+        out.void[phase.name] = _why(target.name, errors)
 
 
-async def _stores(target: Target) -> dict[str, str]:
-    connection = await asyncpg.connect(target.dsn)
-    names = ("server_version", "fsync", "synchronous_commit", "full_page_writes")
-    shown = {f"postgres_{name}": await connection.fetchval(f"show {name}") for name in names}
-    await connection.close()
-    return shown
+def _why(where: str, errors: BaseExceptionGroup) -> str:
+    """What went wrong: the beginning and, as that of a server's log says most, the end."""
+    said = "; ".join(repr(error) for error in errors.exceptions)
+    return f"{where}: {said if len(said) < 1000 else f'{said[:300]} ... {said[-600:]}'}"
+
+
+async def _stores(dsn: str) -> dict[str, str]:
+    names = ("server_version", "fsync", "full_page_writes", "shared_buffers")
+    async with connected(dsn) as connection:
+        shown = {f"postgres_{name}": await connection.fetchval(f"show {name}") for name in names}
+    # Both servers set it themselves, whatever PostgreSQL's own setting is.
+    commit = f"{await bare_commit_ms(dsn):.2f} (synchronous_commit on)"
+    return {**shown, "bare_commit_ms": commit}
+
+
+def place_figures(path: Path, figures: str) -> None:
+    """Put the figures where a page has those of an earlier run."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{path} has no place for figures: a line {BEGIN} and a line {END}")
+    path.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
 
 
 def _say(line: str) -> None:

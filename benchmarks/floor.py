@@ -1,19 +1,23 @@
 """The floor: the least that accepts, runs and streams with our stack, and keeps none of our promises.
 
 FastAPI, asyncpg, ARQ and `Agent.run`: a row on submit, a commit at the start, a commit at the end. `/tasks` goes through
-ARQ to a worker; `/chat` (*floor-inline*) is the same as a task of the API process. There are no events, leases,
-retries, histories, tools, keys or limits.
+ARQ to a worker; `/chat` (*floor-inline*) is the same as a task of the API process, with two tools that compute what
+Parley's do. There are no events, leases, retries, histories, ledgers, keys or limits.
 
     python -m benchmarks.floor api PORT | worker
 """
 
+import ast
 import asyncio
+import operator
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import orjson
@@ -27,6 +31,7 @@ from pydantic import BaseModel
 from pydantic_ai import Agent
 from redis.asyncio import Redis
 
+from benchmarks import sampler
 from benchmarks.model import zero_model
 
 SCHEMA = """
@@ -39,12 +44,36 @@ FINISH = "update floor_runs set state = 'completed', result = $2, finished_at = 
 DONE = "floor:done"
 
 agent = Agent(zero_model())
+tooled = Agent(zero_model())  # An agent of its own: one without tools shall not pay for those of another.
+OPERATORS: dict[type[ast.operator], Any] = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+
+
+@tooled.tool_plain
+async def calculator(expression: str) -> str:
+    """Calculate + - * and parentheses."""
+    return str(_value(ast.parse(expression, mode="eval").body))
+
+
+def _value(node: ast.expr) -> int:
+    if isinstance(node, ast.BinOp):
+        return OPERATORS[type(node.op)](_value(node.left), _value(node.right))
+    assert isinstance(node, ast.Constant)
+    return int(str(node.value))
+
+
+@tooled.tool_plain
+async def current_time(timezone: str) -> dict[str, str]:
+    """Tell the time in a time zone."""
+    now = datetime.now(ZoneInfo(timezone))
+    utc = now.astimezone(UTC).isoformat(timespec="seconds")
+    return {"timezone": timezone, "time": now.isoformat(timespec="seconds"), "weekday": f"{now:%A}", "utc": utc}
 
 
 class Ask(BaseModel):
     """The body of a submit."""
 
     prompt: str
+    tools: bool = False
 
 
 class Floor:
@@ -75,9 +104,9 @@ class Floor:
         await self.pool.execute(SUBMIT, run_id, prompt)
         return run_id
 
-    async def run(self, run_id: UUID) -> str:
+    async def run(self, run_id: UUID, *, tools: bool = False) -> str:
         prompt = await self.pool.fetchval(START, run_id)
-        result = await agent.run(prompt)
+        result = await (tooled if tools else agent).run(prompt)
         await self.pool.execute(FINISH, run_id, result.output)
         return result.output
 
@@ -130,7 +159,7 @@ async def wait(run_id: UUID) -> dict[str, str]:
 @api.post("/chat")
 async def chat(ask: Ask) -> dict[str, str]:
     run_id = await floor.submit(ask.prompt)
-    return {"id": str(run_id), "result": await asyncio.create_task(floor.run(run_id))}
+    return {"id": str(run_id), "result": await asyncio.create_task(floor.run(run_id, tools=ask.tools))}
 
 
 @api.post("/stream")
@@ -151,6 +180,7 @@ async def run_worker() -> None:
 
 
 if __name__ == "__main__":
+    sampler.install()
     if sys.argv[1] == "api":
         uvicorn.run(api, port=int(sys.argv[2]), loop="uvloop", http="httptools", log_level="warning", access_log=False)
     else:

@@ -13,13 +13,15 @@ import asyncpg
 
 from benchmarks.client import Client, Failed
 from benchmarks.machine import cpu_ms
-from benchmarks.model import TOKEN
+from benchmarks.model import AT_ONCE, IN_A_ROW, TOKEN
 from benchmarks.targets import Target
 
 Sample = dict[str, float]
 CAP_SECONDS = 8.0  # No new run begins in a phase after this.
 DRAIN_SECONDS = 60.0
 BARE_COMMITS = 30
+PACE_MS = 10
+SIDE_BY_SIDE = "side by side"
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,21 @@ class Phase:
         count: Runs per round; `--quick` does a third.
         clients: How many at once.
         measure: Does it.
+        stage: The servers it needs beside each other.
+        rounds: No more rounds than this.
+        least: No fewer runs than this in a round, with `--quick` too.
+        warm: Whether a few runs go before that are not counted.
     """
 
     name: str
     targets: tuple[str, ...]
     count: int
     clients: int
-    measure: Callable[["Phase", Target, int], Awaitable[Sample]]
+    measure: Callable[["Phase", Any, int], Awaitable[Sample]]
+    stage: str = SIDE_BY_SIDE
+    rounds: int = 100
+    least: int = 1
+    warm: bool = True
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -112,13 +122,55 @@ async def accepted(phase: Phase, target: Target, count: int) -> Sample:
     return {"tasks/s": done / seconds, **_spread("accept ms", posts), **await costs.per(done)}
 
 
+async def posted(phase: Phase, target: Target, count: int) -> Sample:
+    """Messages to idle conversations handed in as fast as they are taken; a worker answers meanwhile and after."""
+    posts: list[float] = []
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(target.client(number)) for number in range(phase.clients)]
+        shares = [len(range(number, count, phase.clients)) for number in range(phase.clients)]
+        ids = [
+            each
+            for made in await asyncio.gather(*(_open(target, *pair) for pair in zip(opened, shares, strict=True)))
+            for each in made
+        ]
+
+    async def work(client: Client) -> None:
+        conversation_id = ids.pop()
+        began = time.perf_counter()
+        await target.post(client, conversation_id)
+        posts.append(time.perf_counter() - began)
+
+    async with Costs(target) as costs:
+        done, seconds = await closed_loop(target, phase.clients, count, work)
+        await drained(target)
+    return {"messages/s": done / seconds, **_spread("accept ms", posts), **await costs.per(done)}
+
+
+async def _open(target: Target, client: Client, count: int) -> list[str]:
+    return [await target.open_conversation(client) for _ in range(count)]
+
+
 async def chat(phase: Phase, target: Target, count: int) -> Sample:
     """Chat turns, each in a conversation of its own."""
+    return await _turns(phase, target, count, "")
+
+
+async def chat_with_tools(phase: Phase, target: Target, count: int) -> Sample:
+    """Chat turns in which the model calls three tools at once, then answers: two model requests."""
+    return await _turns(phase, target, count, AT_ONCE)
+
+
+async def chat_with_steps(phase: Phase, target: Target, count: int) -> Sample:
+    """Chat turns in which the model calls three tools one after the other, then answers: four model requests."""
+    return await _turns(phase, target, count, IN_A_ROW)
+
+
+async def _turns(phase: Phase, target: Target, count: int, prompt: str) -> Sample:
     turns: list[float] = []
 
     async def work(client: Client) -> None:
         began = time.perf_counter()
-        await target.chat(client)
+        await target.chat(client, prompt)
         turns.append(time.perf_counter() - began)
 
     async with Costs(target) as costs:
@@ -131,9 +183,8 @@ async def first_event(phase: Phase, target: Target, count: int) -> Sample:
     model_ms, over = 20, list[float]()
 
     async def work(client: Client) -> None:
-        began = time.perf_counter()
         heard = await listen(target, client, 20, model_ms)
-        over.append(heard.first_text - began - model_ms / 1000)
+        over.append(heard.first_text - heard.began - model_ms / 1000)
 
     async with Costs(target) as costs:
         done, _ = await closed_loop(target, phase.clients, count, work)
@@ -141,21 +192,29 @@ async def first_event(phase: Phase, target: Target, count: int) -> Sample:
 
 
 async def streams(phase: Phase, target: Target, count: int) -> Sample:
-    """Many streams at once."""
-    tokens, began = 100, time.perf_counter()
+    """Many streams at once, of a model that takes no time."""
+    return await _streams(target, count, tokens=100, each_ms=0)
+
+
+async def paced_streams(phase: Phase, target: Target, count: int) -> Sample:
+    """Many streams at once, of a model that speaks as fast as a quick one does: little is there to be put together."""
+    return await _streams(target, count, tokens=100, each_ms=PACE_MS)
+
+
+async def _streams(target: Target, count: int, *, tokens: int, each_ms: int) -> Sample:
     heard: list[Heard] = []
 
     async def work(client: Client) -> None:
-        heard.append(await listen(target, client, tokens, 0))
+        heard.append(await listen(target, client, tokens, 0, each_ms))
 
     async with Costs(target) as costs:
-        began = time.perf_counter()
         done, seconds = await closed_loop(target, count, count, work)
     return {
         "tokens/s": done * tokens / seconds,
-        "first event ms p50": median(each.first_event - began for each in heard) * 1000,
-        "first text ms p50": median(each.first_text - began for each in heard) * 1000,
+        "first event ms p50": median(each.first_event - each.began for each in heard) * 1000,
+        "first text ms p50": median(each.first_text - each.began for each in heard) * 1000,
         "bytes/token": sum(each.body_bytes for each in heard) / (done * tokens),
+        "tokens/delta": done * tokens / sum(each.texts for each in heard),
         "events/stream": sum(each.events for each in heard) / done,
         **await costs.per(done),
     }
@@ -163,47 +222,40 @@ async def streams(phase: Phase, target: Target, count: int) -> Sample:
 
 @dataclass
 class Heard:
-    """What one reader saw of a stream."""
+    """What one reader saw of a stream.
 
+    Attributes:
+        began: When it sent the request.
+        texts: Events that brought text.
+    """
+
+    began: float
     first_event: float = 0.0
     first_text: float = 0.0
     body_bytes: int = 0
     events: int = 0
+    texts: int = 0
     text: str = ""
 
 
-async def listen(target: Target, client: Client, tokens: int, after_ms: int) -> Heard:
+async def listen(target: Target, client: Client, tokens: int, after_ms: int, each_ms: int = 0) -> Heard:
     """Read a streamed answer to its end.
 
     Raises:
         Failed: when its pieces do not make up the whole text.
     """
-    heard = Heard()
-    async for piece in target.stream(client, tokens, after_ms):
+    heard = Heard(time.perf_counter())
+    async for piece in target.stream(client, tokens, after_ms, each_ms):
         heard.first_event = heard.first_event or piece.at
         if piece.text:
             heard.first_text = heard.first_text or piece.at
+            heard.texts += 1
         heard.text += piece.text
         heard.body_bytes = piece.body_bytes
         heard.events += 1
     if heard.text != TOKEN * tokens:
         raise Failed(f"a stream of {tokens} tokens brought {len(heard.text)} characters")
     return heard
-
-
-DELEGATED = ("floor", "parley")
-INLINE = ("floor-inline", "parley")
-
-PHASES = (
-    Phase("delegated-1", DELEGATED, 40, 1, delegated),
-    Phase("delegated-8", DELEGATED, 160, 8, delegated),
-    Phase("delegated-32", DELEGATED, 400, 32, delegated),
-    Phase("accept-16", DELEGATED, 320, 16, accepted),
-    Phase("chat-1", INLINE, 100, 1, chat),
-    Phase("chat-16", INLINE, 320, 16, chat),
-    Phase("first-event", INLINE, 20, 1, first_event),
-    Phase("streams-50", INLINE, 50, 50, streams),
-)
 
 
 # --- around a phase --------------------------------------------------------------------------------------
@@ -216,7 +268,7 @@ class Costs:
         self._target = target
 
     async def __aenter__(self) -> "Costs":
-        self._commit = await bare_commit_ms(self._target)
+        self._commit = await bare_commit_ms(self._target.dsn)
         self._before, self._own = cpu_ms(self._target.processes), _own_cpu_ms()
         return self
 
@@ -271,9 +323,9 @@ async def starts_of(target: Target, ids: list[str]) -> list[float]:
     return [row["seconds"] for row in rows]
 
 
-async def bare_commit_ms(target: Target) -> float:
+async def bare_commit_ms(dsn: str) -> float:
     """The median time of a commit that does nothing but reach the disk."""
-    async with connected(target.dsn) as connection:
+    async with connected(dsn) as connection:
         await connection.execute("set synchronous_commit = on")
         times: list[float] = []
         for number in range(BARE_COMMITS):

@@ -1,25 +1,26 @@
 """Medians over rounds, ratios of the same round, and how they are printed."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from benchmarks.phases import PHASES, Phase, Sample
+from benchmarks.phases import Phase, Sample
+from benchmarks.plan import BESIDE, GOALS, MEMORY_BAR, PHASES, START_GOALS, Goal
+from benchmarks.sampler import PARTS
 
-# What the product promises of a ratio to the yardstick, or of a value: phase, measure, least or most, bound.
-GOALS = (
-    ("delegated-32", "runs/s", "ratio", ">=", 0.7),
-    ("delegated-1", "submit to finished ms p50", "ratio", "<=", 1.2),
-    ("delegated-1", "accepted to started ms p50", "value", "<=", 25.0),
-    ("delegated-1", "accept ms p99", "value", "<=", 20.0),
-    ("chat-1", "cpu ms servers", "ratio", "<=", 1.3),
-    ("streams-50", "tokens/s", "ratio", ">=", 1.0),
-    ("streams-50", "first event ms p50", "value", "<=", 50.0),
-    ("streams-50", "bytes/token", "value", "<=", 120.0),
-)
-START_GOALS = {"cold start s": 15.0, "warm start s": 4.0}
-MEMORY_GOAL = 1.5
+Values = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A promise beside what was found."""
+
+    says: str
+    found: float
+    bound: str
+    met: bool
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Results:
     void: dict[str, str] = field(default_factory=dict[str, str])
     memory: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     starts: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    quick: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Everything as JSON."""
@@ -39,8 +41,24 @@ class Results:
     def _measured(self) -> list[Phase]:
         return [phase for phase in PHASES if phase.name in self.samples and phase.name not in self.void]
 
+    def verdicts(self) -> list[Verdict]:
+        """Every promise that was measured, as large as it was meant."""
+        phases = self.summary()["phases"]
+        goals = [goal for goal in GOALS if not (goal.whole and self.quick)]
+        found = [_verdict(goal, values) for goal in goals if (values := _found(goal, phases))]
+        for name, values in self.starts.items():
+            bar = START_GOALS[name]
+            found.append(Verdict(name, median(values), f"<= {bar:g}", median(values) <= bar))
+        if {"floor", "parley"} <= self.memory.keys():
+            ratio = _servers_mb(self.memory["parley"]) / _servers_mb(self.memory["floor"])
+            says = "memory (PSS) of API and worker over the floor's"
+            found.append(Verdict(says, ratio, f"<= {MEMORY_BAR:g}x", ratio <= MEMORY_BAR))
+        return found
+
+    # --- as text -----------------------------------------------------------------------------------------
+
     def text(self) -> str:
-        """Everything as tables."""
+        """Everything as tables, the promises last."""
         lines: list[str] = []
         summary = self.summary()
         for phase in self._measured():
@@ -48,15 +66,28 @@ class Results:
         lines += [f"{name}: {_values(values)}" for name, values in self.starts.items()]
         lines += [f"memory MB (PSS) {name}: {_memory(groups)}" for name, groups in self.memory.items()]
         lines += [f"VOID {name}: {why}" for name, why in self.void.items()]
-        return "\n".join([*lines, "", *_goals(summary["phases"]), *self._other_goals()])
+        return "\n".join([*lines, "", *(_line(verdict) for verdict in self.verdicts())])
 
-    def _other_goals(self) -> list[str]:
-        """Goals of measures outside the rounds."""
-        lines = [_verdict(name, median(values), "<=", START_GOALS[name]) for name, values in self.starts.items()]
-        if {"floor", "parley"} <= self.memory.keys():
-            ratio = _servers_mb(self.memory["parley"]) / _servers_mb(self.memory["floor"])
-            lines.append(_verdict("memory of API and worker: ratio", ratio, "<=", MEMORY_GOAL))
-        return lines
+    # --- as Markdown -------------------------------------------------------------------------------------
+
+    def markdown(self, environment: dict[str, Any]) -> str:
+        """The environment, the promises, the figures beside them, and the parts of a run."""
+        phases = self.summary()["phases"]
+        blocks = [
+            [f"- {name.replace('_', ' ')}: {_plain(value)}" for name, value in environment.items()],
+            _rows(
+                ("promise", "found", "bar", ""),
+                [(each.says, _short(each.found), each.bound, _word(each)) for each in self.verdicts()],
+            ),
+            _rows(("beside them", "measure", "yardstick", "Parley", "ratio"), _beside(phases)),
+            _rows(("memory MB (PSS)", "API", "worker", "both"), [_memory_row(*each) for each in self.memory.items()]),
+            *(_parts_table(name, phases[name]) for name in ("parts", "parts-chat", "parts-tools") if name in phases),
+            [f"- VOID {name}: {why}" for name, why in self.void.items()],
+        ]
+        return "\n\n".join("\n".join(block) for block in blocks if block)
+
+
+# --- values -------------------------------------------------------------------------------------------------
 
 
 def _phase(phase: Phase, by_target: dict[str, list[Sample]]) -> dict[str, Any]:
@@ -64,7 +95,11 @@ def _phase(phase: Phase, by_target: dict[str, list[Sample]]) -> dict[str, Any]:
     return {
         measure: {
             **{name: [sample.get(measure) for sample in by_target[name]] for name in phase.targets},
-            "ratio": _ratios([sample.get(measure) for sample in yardstick], [sample[measure] for sample in ours]),
+            **(
+                {"ratio": _ratios([sample.get(measure) for sample in yardstick], [sample[measure] for sample in ours])}
+                if len(phase.targets) > 1
+                else {}
+            ),
         }
         for measure in ours[0]
     }
@@ -75,15 +110,36 @@ def _ratios(yardstick: list[float | None], ours: list[float]) -> list[float]:
     return [mine / theirs for theirs, mine in zip(yardstick, ours, strict=True) if theirs]
 
 
+def _found(goal: Goal, phases: dict[str, Any]) -> list[float]:
+    """The figures of a promise, one per round."""
+    column = "ratio" if goal.of == "ratio" else _targets(goal.phase)[-1]
+    return phases.get(goal.phase, {}).get(goal.measure, {}).get(column, [])
+
+
+def _targets(name: str) -> tuple[str, ...]:
+    return next(phase.targets for phase in PHASES if phase.name == name)
+
+
+def _verdict(goal: Goal, values: list[float]) -> Verdict:
+    return Verdict(goal.says, median(values), goal.bound, goal.met(median(values)))
+
+
+def _servers_mb(groups: dict[str, float]) -> float:
+    return sum(size for name, size in groups.items() if name in ("api", "worker"))
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
 def _table(phase: Phase, measures: dict[str, Any]) -> list[str]:
-    columns = [*phase.targets, "ratio"]
-    lines = [f"{phase.name:<32}" + "".join(f"{column:>26}" for column in columns)]
+    columns = [*phase.targets, *(["ratio"] if len(phase.targets) > 1 else [])]
+    lines = [f"{phase.name:<38}" + "".join(f"{column:>26}" for column in columns)]
     for measure, values in measures.items():
-        lines.append(f"  {measure:<30}" + "".join(f"{_values(values[column]):>26}" for column in columns))
+        lines.append(f"  {measure:<36}" + "".join(f"{_values(values[column]):>26}" for column in columns))
     return [*lines, ""]
 
 
-def _values(values: list[float | None]) -> str:
+def _values(values: Values) -> str:
     """The median, and the range."""
     known = [value for value in values if value is not None]
     if not known:
@@ -96,8 +152,12 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _servers_mb(groups: dict[str, float]) -> float:
-    return sum(size for name, size in groups.items() if name in ("api", "worker"))
+def _line(verdict: Verdict) -> str:
+    return f"{_word(verdict):<6} {verdict.says}: {_short(verdict.found)} ({verdict.bound})"
+
+
+def _word(verdict: Verdict) -> str:
+    return "met" if verdict.met else "MISSED"
 
 
 def _memory(groups: dict[str, float]) -> str:
@@ -105,15 +165,42 @@ def _memory(groups: dict[str, float]) -> str:
     return f"{each}; api and worker {_servers_mb(groups):.0f}"
 
 
-def _goals(phases: dict[str, Any]) -> list[str]:
-    lines: list[str] = []
-    for phase, measure, kind, sense, bound in GOALS:
-        found = phases.get(phase, {}).get(measure, {}).get("ratio" if kind == "ratio" else "parley")
-        if found:
-            lines.append(_verdict(f"{phase}, {measure}: {kind}", median(found), sense, bound))
-    return lines
+def _memory_row(name: str, groups: dict[str, float]) -> tuple[str, ...]:
+    return name, _mb(groups.get("api")), _mb(groups.get("worker")), _mb(_servers_mb(groups))
 
 
-def _verdict(what: str, value: float, sense: str, bound: float) -> str:
-    met = value >= bound if sense == ">=" else value <= bound
-    return f"{'met   ' if met else 'MISSED'} {what} {_short(value)} ({sense} {bound:g})"
+def _mb(size: float | None) -> str:
+    return "-" if size is None else f"{size:.0f}"
+
+
+def _rows(head: tuple[str, ...], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _beside(phases: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for phase, measure in BESIDE:
+        if found := phases.get(phase, {}).get(measure):
+            targets = _targets(phase)
+            yardstick = _values(found[targets[0]]) if len(targets) > 1 else ""
+            rows.append((phase, measure, yardstick, _values(found[targets[-1]]), _values(found.get("ratio", []))))
+    return rows
+
+
+def _parts_table(name: str, measures: dict[str, Any]) -> list[str]:
+    """Milliseconds of CPU per run, by part and process, ours beside the floor's."""
+    yardstick, ours = _targets(name)
+    columns = [(target, server) for target in (yardstick, ours) for server in ("api", "worker")]
+    rows = [(part, *(_values(measures[f"{server} {part} ms"][target]) for target, server in columns)) for part in PARTS]
+    rows.append(("all", *(_values(measures[f"{server} ms"][target]) for target, server in columns)))
+    stores = [
+        (store, *(_values(measures[f"{store} ms"][target]) if server == "api" else "" for target, server in columns))
+        for store in ("postgres", "valkey")
+    ]
+    return _rows((f"CPU ms per run: {name}", *(f"{target} {server}" for target, server in columns)), [*rows, *stores])
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from app.settings import Settings
-from benchmarks.targets import free_port, process, ready
+from benchmarks.processes import free_port, process, ready
 
 COLD_SECONDS = 60.0
 

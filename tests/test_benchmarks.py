@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import main
+from benchmarks.__main__ import main, place_figures
 from benchmarks.client import Client, Failed
 from benchmarks.report import Results
+from benchmarks.sampler import part_of
 
 
 def test_a_tiny_run_measures_both_and_voids_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--quick", "--json", "--only", "delegated-1", "first-event"]) == 0
+    assert main(["--quick", "--json", "--only", "delegated-1", "first-event", "chat-tools", "parts"]) == 0
 
     found = json.loads(capsys.readouterr().out)
     assert found["void"] == {}
@@ -21,6 +25,8 @@ def test_a_tiny_run_measures_both_and_voids_nothing(capsys: pytest.CaptureFixtur
         delegated["runs/s"]["parley"][0] / delegated["runs/s"]["floor"][0],
     ]
     assert found["phases"]["first-event"]["first text over the model's ms p50"]["floor-inline"][0] > 0
+    assert found["phases"]["chat-tools"]["cpu ms api"]["ratio"][0] > 0
+    assert found["phases"]["parts"]["worker agent ms"]["parley"][0] > 0
     assert found["memory_pss_mb"]["parley"].keys() >= {"api", "worker"}
 
 
@@ -37,9 +43,57 @@ def test_ratios_are_taken_round_by_round_and_a_void_phase_is_not_reported() -> N
     assert "chat-16" not in results.summary()["phases"]
     text = results.text()
     assert "VOID chat-16: parley: failed" in text
-    assert "met    cold start s 7 (<= 15)" in text
-    assert "MISSED warm start s 4.5 (<= 4)" in text
-    assert "met    memory of API and worker: ratio 1.4 (<= 1.5)" in text
+    assert "met    cold start s: 7 (<= 15)" in text
+    assert "MISSED warm start s: 4.5 (<= 4)" in text
+    assert "met    memory (PSS) of API and worker over the floor's: 1.4 (<= 1.5x)" in text
+
+
+def test_a_quick_run_says_nothing_of_what_it_did_not_measure_whole() -> None:
+    results = Results(quick=True)
+    results.samples["readers"]["parley-readers"] = [{"readers": 1000.0}]
+    results.samples["recovery"]["parley-killed"] = [{"kill to restart s": 9.5, "lost": 0, "doubled": 1}]
+
+    assert [(each.says, each.met) for each in results.verdicts()] == [
+        ("kill -9 of a worker: seconds to restart (lease + sweep)", True),
+        ("kill -9 of a worker: runs lost", True),
+        ("kill -9 of a worker: runs doubled", False),
+    ]
+    results.quick = False
+    assert [each.says for each in results.verdicts() if not each.met] == [
+        "idle readers on one API process",
+        "kill -9 of a worker: runs doubled",
+    ]
+
+
+def test_figures_replace_those_of_the_run_before(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
+    results = Results()
+    results.samples["chat-1"] = {"floor-inline": [{"cpu ms api": 2.0}], "parley": [{"cpu ms api": 2.5}]}
+
+    place_figures(page, results.markdown({"cores": 2}))
+
+    text = page.read_text()
+    assert text.startswith("before\n<!-- figures -->\n\n- cores: 2\n")
+    assert "| chat turn of text: CPU over floor-inline's | 1.25 | <= 1.3x | met |" in text
+    assert text.endswith("<!-- end of figures -->\nafter\n")
+    assert "old" not in text
+
+
+def test_a_sample_belongs_to_the_innermost_known_part() -> None:
+    def frame(*places: tuple[str, str]) -> Any:
+        """A stack, the innermost place first."""
+        inner, *outer = places
+        code = SimpleNamespace(co_filename=inner[0], co_name=inner[1])
+        return SimpleNamespace(f_code=code, f_back=frame(*outer) if outer else None)
+
+    redis, run = ("/lib/redis/client.py", "execute"), ("/lib/asyncio/runners.py", "run")
+    assert part_of(frame(redis, ("/x/app/events/bus.py", "_write"), run)) == "events"
+    assert part_of(frame(redis, ("/lib/arq/worker.py", "poll"), run)) == "queue"
+    assert part_of(frame(("/lib/asyncpg/pool.py", "acquire"), ("/x/app/api/tasks.py", "create"), run)) == "commits"
+    assert part_of(frame(("/x/benchmarks/floor.py", "run"))) == "commits"
+    assert part_of(frame(run)) == "loop"
+    assert part_of(None) == "other"
 
 
 async def test_the_client_reads_events_however_they_are_cut_and_refuses_failures() -> None:

@@ -18,7 +18,7 @@ from app.executor.engine import GRACE_SECONDS
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
-from app.runs import claim, overdue, recover, stranded
+from app.runs import claim, overdue, recover, stranded, tend
 from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
@@ -147,6 +147,8 @@ class Resident:
             for over in await overdue(database, lease_seconds=lease, crash_cap=CRASH_CAP):
                 if await self._apart(self._engine.expire(over, crash_cap=CRASH_CAP)):
                     log.warning("run.overdue", run_id=str(over.run_id), code=over.code)
+        if await tend(database):
+            self.ring(self._lane)
         for question in await approvals.expired(database):
             await self._apart(self._engine.close_question(question))
         for conversation_id in await stranded(database):

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import Caller
 from app.api.idempotency import Repeat
-from app.api.streams import sse
+from app.api.streams import STREAM, sse
 from app.conversations import Accepted
 from app.db import Connection, Row
 from app.errors import InvalidRequest, NotFound
 from app.events import follow
 from app.executor import Engine
 from app.messages import Json, parts_of
-from app.runs import TERMINAL_STATES, RunState
+from app.runs import TERMINAL_STATES, RunState, Why, reasons
 
 PARKED = frozenset({"run.waiting", "run.retrying"})
 WAIT_SECONDS = 60.0
@@ -25,13 +25,6 @@ WAIT_SECONDS = 60.0
 Prefer = Annotated[
     str | None, Header(description="`wait=N`: seconds to wait for the reply, 60 when left out.", examples=["wait=10"])
 ]
-ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The reply; with `stream` a stream of the run's events, as `/runs/{id}/events` gives it.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    },
-    202: {"description": "Accepted and not answered yet; `Location` is the run."},
-}
 
 
 class Usage(BaseModel):
@@ -86,8 +79,17 @@ class Answer(BaseModel):
     output: Any | None = Field(description="The structured output, where one was asked for.")
     message: MessageOut | None = Field(description="The reply as a message.")
     error: Json | None
+    reason: str | None = Field(description="Why there is no reply yet, where the run is not moving.")
     usage: Usage
 
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The reply; with `stream` a stream of the run's events, as `/runs/{id}/events` gives it.",
+        "content": {"text/event-stream": STREAM},
+    },
+    202: {"model": Answer, "description": "Accepted and not answered yet; `Location` is the run."},
+}
 
 ANSWER = """
 select r.state, r.result, r.output, r.error, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.cost_unknown,
@@ -114,15 +116,18 @@ async def answer_to(
     """
     if stream:
         return sse(caller.engine, accepted.conversation_id, after=None, run_id=accepted.run_id)
-    seconds = 0.0 if background else wait_of(prefer)
+    seconds = 0.0 if background or accepted.waits else wait_of(prefer)
     if seconds:
         await _wait(caller.engine, accepted, seconds)
     row = await caller.database.fetchrow(ANSWER, accepted.run_id, caller.workspace_id)
     assert row is not None, "the run was committed"
+    why = None
     if row["state"] not in TERMINAL_STATES:
         response.status_code = 202
         response.headers["Location"] = f"/runs/{accepted.run_id}"
-    return _answer(accepted, row)
+        if not background or accepted.waits:
+            why = (await reasons(caller.database, [accepted.run_id])).get(accepted.run_id)
+    return _answer(accepted, row, why)
 
 
 def wait_of(prefer: str | None) -> float:
@@ -154,7 +159,7 @@ async def made_before(connection: Connection, repeat: Repeat) -> Accepted:
     return Accepted(row["conversation_id"], row["run_id"], None, ready=False, events=[])
 
 
-def _answer(accepted: Accepted, row: Row) -> Answer:
+def _answer(accepted: Accepted, row: Row, why: Why | None) -> Answer:
     return Answer(
         conversation_id=accepted.conversation_id,
         run_id=accepted.run_id,
@@ -163,6 +168,7 @@ def _answer(accepted: Accepted, row: Row) -> Answer:
         output=row["output"],
         message=MessageOut.of(row, accepted.conversation_id) if row["seq"] else None,
         error=row["error"] if row["state"] in ("failed", "cancelled") else None,
+        reason=why.reason if why else None,
         usage=Usage.of(
             row["requests"], row["input_tokens"], row["output_tokens"], None if row["cost_unknown"] else row["cost_usd"]
         ),
@@ -196,5 +202,5 @@ async def _follow_to_end(engine: Engine, accepted: Accepted) -> None:
     after = row["event_seq"]
     events = follow(engine.bus, engine.database, accepted.conversation_id, after=after, run_id=accepted.run_id)
     async for event in events:
-        if event.event in PARKED:
+        if event.event in PARKED or (event.event == "run.queued" and "next_probe_at" in event.data):
             return

@@ -363,7 +363,19 @@ async def conversation_events(
     return sse(caller.engine, conversation_id, after=position)
 
 
-@router.get("/conversations/{conversation_id}/export", summary="Export a conversation", response_model=None)
+class ExportOut(BaseModel):
+    """A conversation with all its messages."""
+
+    conversation: ConversationOut
+    messages: list[MessageOut]
+
+
+@router.get(
+    "/conversations/{conversation_id}/export",
+    summary="Export a conversation",
+    response_model=ExportOut,
+    responses={200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
+)
 async def export(
     conversation_id: UUID,
     caller: Reader,
@@ -381,7 +393,7 @@ async def export(
     if format == "markdown":
         return Response(markdown_of(about, messages), media_type="text/markdown; charset=utf-8")
     items = [MessageOut.of(vars(message), conversation_id) for message in messages]
-    return {"conversation": about, "messages": items}
+    return ExportOut(conversation=about, messages=items)
 
 
 def markdown_of(about: ConversationOut, messages: list[Message]) -> str:

@@ -16,7 +16,7 @@ from app.redis import connect, ping
 router = APIRouter(tags=["health"])
 
 # The migration this code needs.
-SCHEMA = "0002"
+SCHEMA = "0003"
 
 
 class Health(BaseModel):

@@ -27,6 +27,7 @@ union all select 'age', lane, extract(epoch from now() - min(run_at)) from runs
 union all select 'deliveries', state, count(*) from deliveries
     where state in ('pending', 'sending', 'dead') or next_attempt_at > now() - interval '{RECENT_HOURS} hours'
     group by state
+union all select 'breakers', provider, count(*) from breakers where opened_at is not null group by provider
 union all select 'processes', kind, count(*) from workers where seen_at > now() - interval '30 seconds' group by kind
 """
 
@@ -35,6 +36,7 @@ GAUGES = {
     "depth": ("parley_queue_depth", "Runs that are due and not started, by lane.", "lane"),
     "age": ("parley_queue_oldest_seconds", "Age of the oldest run that is due and not started, by lane.", "lane"),
     "deliveries": ("parley_deliveries", "Deliveries by state; sent ones of the last day.", "state"),
+    "breakers": ("parley_breakers_open", "Model providers that are not asked for now, by provider.", "provider"),
     "processes": ("parley_processes", "Processes seen in the last 30 seconds, by kind.", "kind"),
 }
 

@@ -12,6 +12,9 @@ EVERYWHERE = {
         "schema": {"type": "string"},
     }
 }
+LOCATION = {
+    "Location": {"description": "Where what was made or started is, when it has a place.", "schema": {"type": "string"}}
+}
 
 
 def install(app: FastAPI) -> None:
@@ -33,5 +36,6 @@ def _complete(document: dict[str, Any]) -> None:
     schemas["Problem"] = schema
     for operations in document["paths"].values():
         for operation in operations.values():
-            for response in operation["responses"].values():
-                response["headers"] = {**EVERYWHERE, **response.get("headers", {})}
+            for status, response in operation["responses"].items():
+                own = {**EVERYWHERE, **LOCATION} if status in ("201", "202") else EVERYWHERE
+                response["headers"] = {**own, **response.get("headers", {})}

@@ -6,8 +6,10 @@ from uuid import UUID
 
 import structlog
 from fastapi import Header, Query, Request, Response
+from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
 
+from app.api.pages import Page
 from app.errors import DatabaseUnavailable, InvalidCursor
 from app.events import Bounds, ServerEvent, bursts, dump_data, replay
 from app.executor import Engine
@@ -22,14 +24,38 @@ LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="T
 After = Annotated[str | None, Query(description="Resume after this event number; `Last-Event-ID` goes first.")]
 EventLimit = Annotated[int, Query(ge=1, le=1000, description="Events of one JSON page.")]
 
+# One event of a stream, as FastAPI describes its own streams.
+STREAM = {
+    "itemSchema": {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "The event's number; what is not kept has none."},
+            "event": {"type": "string", "description": "The event's name, such as `run.completed`."},
+            "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": {"type": "object"}},
+        },
+        "required": ["event", "data"],
+    }
+}
+
+
+class EventOut(BaseModel):
+    """A stored event."""
+
+    seq: int = Field(description="Its number in the conversation.")
+    event: str = Field(description="Its name.", examples=["run.completed"])
+    data: Json
+
+
+class EventPage(Page[EventOut]):
+    """A page of events, oldest first; `next_cursor` is the last number when there may be more: send it as `after`."""
+
+
 STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events: `id` is the conversation's event number, `event` its name, `data` a JSON object. With "
         "`Accept: application/json` a page of them instead.",
-        "content": {
-            "text/event-stream": {"schema": {"type": "string"}},
-            "application/json": {"schema": {"type": "object"}},
-        },
+        "content": {"text/event-stream": STREAM},
+        "model": EventPage,
     },
     204: {"description": "The run has ended and every event of it was read."},
 }
@@ -92,8 +118,8 @@ def _line(event: ServerEvent) -> str:
 
 async def event_page(
     engine: Engine, conversation_id: UUID, *, after: int | None, limit: int, run_id: UUID | None = None
-) -> Json:
-    """A page of stored events, oldest first; `next_cursor` is the last number when there may be more."""
+) -> EventPage:
+    """A page of stored events."""
     events = await replay(engine.database, conversation_id, after or 0, limit=limit, run_id=run_id)
-    items = [{"seq": event.seq, "event": str(event.type), "data": event.data} for event in events]
-    return {"items": items, "next_cursor": str(events[-1].seq) if len(events) == limit else None}
+    items = [EventOut(seq=event.seq, event=str(event.type), data=event.data) for event in events]
+    return EventPage(items=items, next_cursor=str(events[-1].seq) if len(events) == limit else None)

@@ -1,7 +1,7 @@
 """A message to a conversation: one run answers it, in its turn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from app.runs import (
     NewRun,
     RunState,
     insert,
+    shut_for,
     steer,
     wish_cancel,
 )
@@ -73,6 +74,7 @@ class Accepted:
         ready: Whether a worker may take it now: ring.
         events: To publish.
         cancelling: A run whose holder must hear of its cancellation.
+        waits: Whether the run waits for a model provider that is not asked now.
     """
 
     conversation_id: UUID
@@ -81,6 +83,7 @@ class Accepted:
     ready: bool
     events: list[StoredEvent]
     cancelling: UUID | None = None
+    waits: bool = False
 
 
 def task_run(task: Row) -> Json:
@@ -102,7 +105,8 @@ def task_run(task: Row) -> Json:
 LOCK = "select from heads where conversation_id = $1 and workspace_id = $2 for no key update"
 HEAD = f"""
 select h.open_runs, h.active_run_id, h.message_seq, h.state, c.pattern_type, c.title, c.context_data, c.on_message,
-    c.workspace_id, c.task_id, c.trusted, {HELD_CONVERSATION} as held
+    c.workspace_id, c.task_id, c.trusted, {HELD_CONVERSATION} as held,
+    exists (select from breakers where opened_at is not null) as some_open
 from heads h join conversations c on c.id = h.conversation_id
 where h.conversation_id = $1
 """
@@ -157,9 +161,11 @@ async def reply(
             events, cancelling = await _interrupt(connection, settings, conversation_id)
             head = await lock(connection, workspace_id, conversation_id)  # Fewer runs may be open by now.
     run = _new_run(head, conversation_id, turn)
-    inserted = await insert(
-        connection, run, inline=None if head["open_runs"] or head["held"] else inline, behind=head["open_runs"]
-    )
+    inline = None if head["open_runs"] or head["held"] else inline
+    if inline and head["some_open"]:
+        shut = await shut_for(connection, settings, conversation_id, run.agent_version)
+        run, inline = replace(run, shut=tuple(shut)), None if shut else inline
+    inserted = await insert(connection, run, inline=inline, behind=head["open_runs"])
     await _remember(connection, head, conversation_id, turn)
     return _accepted(run, inserted, events, cancelling)
 
@@ -241,7 +247,8 @@ def _accepted(run: NewRun, inserted: InsertedRun, events: Sequence[StoredEvent],
         conversation_id=run.conversation_id,
         run_id=run.id,
         claim=claim,
-        ready=inserted.ready and not inserted.running and run.run_at is None,
+        ready=inserted.ready and not inserted.running and run.run_at is None and not run.shut,
+        waits=bool(run.shut),
         events=[*events, *inserted.events],
         cancelling=cancelling,
     )

@@ -17,6 +17,7 @@ from app.db import Database, Row
 from app.egress import Egress
 from app.errors import DatabaseUnavailable, ParleyError, all_errors
 from app.events import Bus
+from app.executor.breakers import Breakers
 from app.executor.effects import Effects
 from app.executor.execute import Execution, Stop, execute
 from app.executor.load import Loads
@@ -61,7 +62,8 @@ class Engine:
         self.bell = Bell(settings.doorbell_dsn())
         self.box = Box.from_settings(settings)
         self.egress = Egress(settings)
-        self.providers = Providers(settings)
+        self.breakers = Breakers(database, settings, self._failure_of, self._tell_breakers)
+        self.providers = Providers(settings, self.breakers.guard)
         self.beginnings = Beginnings(database, settings)
         self.new_tasks = NewTasks(database)
         self.loads = Loads(database)
@@ -90,6 +92,7 @@ class Engine:
         try:
             await engine.bus.start(engine._on_control)
             engine.heartbeat.start()
+            engine.breakers.start()
             yield engine
         finally:
             pauses.cancel()
@@ -100,6 +103,7 @@ class Engine:
         """Give the runs back, between two steps where there is time for it, and disconnect."""
         await self.make_room(GRACE_SECONDS)
         await self.release_all()
+        await self.breakers.stop()
         await self.heartbeat.stop()
         await self.bus.stop()
         await self.bell.close()
@@ -231,6 +235,16 @@ class Engine:
             self.on_due(message["due"])
         elif "ring" in message and self.bell.listener:
             self.bell.listener(message["ring"])
+        elif "breakers" in message:
+            self.breakers.look_soon()
+
+    def _failure_of(self, error: BaseException) -> ParleyError:
+        return self.providers.failure(error)
+
+    def _tell_breakers(self) -> None:
+        """A breaker has opened or closed: let every process look at once, and take what has become due."""
+        self.bus.control({"breakers": "changed"})
+        self._ring()
 
     def _on_cancel(self, run_id: UUID) -> None:
         if run_id in self.running:

@@ -8,16 +8,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelKeyMissing, ParleyError, TimedOut
+from app.errors import (
+    BreakerOpen,
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    LeaseLost,
+    ModelKeyMissing,
+    ParleyError,
+    TimedOut,
+)
 from app.executor.converse import Cast, Parked, converse, with_usage
 from app.executor.load import Loaded
 from app.executor.recorder import Recorder, SteppedAside, whole
 from app.executor.research import research
 from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
-from app.providers import default_model, missing_key
+from app.providers import circuits, default_model, missing_key
 from app.queue import LANE
-from app.runs import Claim, Fenced, cancel_reason, patiently, release, retry_later
+from app.runs import Claim, Fenced, cancel_reason, patiently, release, retry_later, wait_for_provider
 from app.settle import Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
@@ -186,7 +194,8 @@ async def _stopped(engine: "Engine", execution: Execution) -> None:
             await _settle(engine, execution, _partial(execution, reason))
         else:
             reason = "stepped aside for a pause or a stop of its process"
-            engine.bus.publish(await release(engine.database, execution.fenced, reason=reason))
+            who = execution.fenced
+            engine.bus.publish(await patiently(lambda: release(engine.database, who, reason=reason)))
             engine.bell.pass_on(LANE)
     except (LeaseLost, DatabaseUnavailable) as error:
         log.info("run.stopped_without_end", reason=error.detail)
@@ -210,15 +219,31 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
     if cast:
         await cast.recorder.rest()
     try:
+        if cast and isinstance(known, BreakerOpen):
+            await _wait_for_provider(engine, cast)
+            return
         if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
             delay = retry_delay(cast.loaded, known)
-            again = retry_later(engine.database, cast.recorder.fenced, delay_seconds=delay, error=error_of(known))
+            who, told = cast.recorder.fenced, error_of(known)
+            again = patiently(lambda: retry_later(engine.database, who, delay_seconds=delay, error=told))
             engine.bus.publish(await again)
             return
         write = cast.recorder.last_write(cast.recorder.heard) if cast else None
         await _settle(engine, execution, failed(known, write))
     except (LeaseLost, DatabaseUnavailable) as late:
         log.info("run.failed_without_end", reason=late.detail)
+
+
+async def _wait_for_provider(engine: "Engine", cast: Cast) -> None:
+    """Back to the queue until the provider is well again; it costs no attempt."""
+    spec, who = cast.loaded.spec, cast.recorder.fenced
+    shut = engine.breakers.open_among(circuits(engine.settings, spec.model, spec.fallback_models))
+    if shut:
+        engine.bus.publish(await patiently(lambda: wait_for_provider(engine.database, who, shut)))
+        return
+    again = "its model provider answers again"
+    engine.bus.publish(await patiently(lambda: release(engine.database, who, reason=again)))
+    engine.bell.ring(LANE)
 
 
 def _unexpected(error: Exception, known: ParleyError) -> Exception | None:

@@ -219,8 +219,6 @@ class Toolbox:
         # A call that was asked about is `unknown`; one that began again since then is another question.
         decision = self._decision(call, "effect") if call.record.state == "unknown" else None
         if decision is None:
-            call.record = replace(call.record, state="unknown")
-            await self._recorder.write(Write(calls=[call.record]), "tool unknown")
             raise self._parked("effect", call, ASK, call.record.arguments)
         said = _said(decision) or {}
         if decision["state"] == "approved" and said.get("outcome") == "happened":
@@ -277,6 +275,8 @@ class Toolbox:
         except (RunFailed, asyncio.CancelledError):
             raise
         except Exception as error:
+            if clock.expired() and not tool.idempotent:  # It may be at work over there still: only a person can say.
+                raise self._parked("effect", call, ASK, call.record.arguments) from error
             said = _told(error, tool, timed_out=clock.expired())
             await self._failed(call, context, said, began, retry=isinstance(error, InvalidArguments))
             raise _as_told(said, retry=isinstance(error, InvalidArguments)) from error

@@ -59,6 +59,7 @@ class Run(Owned, Base):
             "concurrency_key",
             postgresql_where=text("state = 'running' and concurrency_key is not null"),
         ),
+        Index("ix_runs_breakers", "run_at", postgresql_where=text("breakers is not null and state = 'queued'")),
         Index(None, "task_id", "id", postgresql_where=text("task_id is not null")),
         Index("ix_runs_live", "workspace_id", "id", postgresql_where=text(LIVE)),
         Index(None, "parent_run_id", postgresql_where=text("parent_run_id is not null")),
@@ -90,6 +91,7 @@ class Run(Owned, Base):
     owner: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     claimed_at: Mapped[datetime | None]
+    breakers: Mapped[list[str] | None]
     cancel_requested_at: Mapped[datetime | None]
     cancel_reason: Mapped[str | None]
     detached: Mapped[bool] = mapped_column(server_default=text("false"))

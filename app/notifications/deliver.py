@@ -25,7 +25,8 @@ from app.notifications.registry import CHANNELS
 
 log = structlog.stdlib.get_logger(__name__)
 
-MAX_ATTEMPTS = 8
+MAX_ATTEMPTS = 35  # With the waits between them about a day: a mail server that is down overnight loses nothing.
+LOST_SENDERS = 8  # So many may end while sending before the delivery is taken for what ends them.
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 3600.0
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 MAX_ERROR = 500
@@ -49,7 +50,7 @@ update deliveries d
 set state = 'sending', fence = d.fence + 1, attempts = d.attempts + 1, lease_until = now() + make_interval(secs => $2)
 from due where d.id = due.id
 returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event, d.channel, d.address, d.message_id,
-    d.payload, d.fence, d.attempts,
+    d.payload, d.fence, d.attempts, d.last_error,
     (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config
 """
 # Only the holder of the last fence says how it went.
@@ -102,9 +103,9 @@ async def claim(conn: Connection, limit: int) -> list[Claimed]:
 
 
 def retry_delay(attempts: int, retry_after: float | None = None) -> float:
-    """Seconds to wait after that many attempts: doubling with jitter, and never less than was asked for."""
-    backoff = FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 20) * random.uniform(0.75, 1.25)
-    return max(min(backoff, LONGEST_RETRY_SECONDS), min(retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS))
+    """Seconds to wait after that many attempts: doubling up to an hour, with jitter; never less than was asked for."""
+    backoff = min(FIRST_RETRY_SECONDS * 2.0 ** min(attempts - 1, 20), LONGEST_RETRY_SECONDS)
+    return max(backoff * random.uniform(0.75, 1.25), min(retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS))
 
 
 class Sender:
@@ -145,8 +146,9 @@ class Sender:
             log.info("delivery.sent", delivery_id=str(claimed.id), channel=claimed.channel)
 
     async def _send(self, claimed: Claimed) -> SendResult:
-        if claimed.attempts > MAX_ATTEMPTS:
-            raise DeliveryRefused(f"given up: {MAX_ATTEMPTS} senders ended while sending this")
+        # An attempt that came to an end of any kind has left its error.
+        if claimed.attempts > (LOST_SENDERS if claimed.row["last_error"] is None else MAX_ATTEMPTS):
+            raise DeliveryRefused(f"given up after {claimed.attempts - 1} attempts: its senders ended while sending it")
         channel = self._channels.get(claimed.channel)
         if channel is None:
             raise DeliveryRefused(f"this version has no channel {claimed.channel!r}")

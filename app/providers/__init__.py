@@ -7,7 +7,7 @@ need the names alone. The rest is imported when it is first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from app.providers.names import DEMO, check_model, default_model, missing_key
+from app.providers.names import DEMO, Circuit, check_model, circuits, default_model, missing_key
 
 if TYPE_CHECKING:
     from app.providers.clients import Providers
@@ -18,9 +18,11 @@ HOMES = {"Providers": "clients", "classify": "failures", "cost_of": "failures", 
 
 __all__ = [
     "DEMO",
+    "Circuit",
     "ModelFactory",
     "Providers",
     "check_model",
+    "circuits",
     "classify",
     "cost_of",
     "default_model",

@@ -7,15 +7,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.models import Model, create_async_httpx2_client
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.providers import Provider
 
-from app.errors import ModelKeyMissing, ParleyError
+from app.errors import BreakerOpen, ModelKeyMissing, ParleyError
 from app.providers import scripted
 from app.providers.demo import demo_model
 from app.providers.failures import classify
-from app.providers.names import DEMO, SCRIPTED, SOURCES, ModelName, credential, missing_key, parse
+from app.providers.names import DEMO, SCRIPTED, SOURCES, Circuit, ModelName, circuit, credential, missing_key, parse
 from app.settings import Settings
 
 # Reasoning models may be silent for minutes; a server that does not take the connection is away.
@@ -27,13 +28,21 @@ SDK_RETRIES = 0
 # Sent where a server of one's own asks for no key: the clients insist on one.
 NO_KEY = "no-key-needed"
 
+Guard = Callable[[Model, Circuit], Model]
+
 
 class Providers:
     """The models of one process. Make one per process, close it at the end."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Remember the settings; nothing is imported or opened yet."""
+    def __init__(self, settings: Settings, guard: Guard | None = None) -> None:
+        """Remember the settings; nothing is imported or opened yet.
+
+        Args:
+            settings: Keys and addresses.
+            guard: Put round each model that asks a provider.
+        """
         self._settings = settings
+        self._guard = guard
         self._lock = Lock()
         self._http: httpx2.AsyncClient | None = None
         self._providers: dict[tuple[str, str, str], Provider[Any]] = {}
@@ -52,8 +61,10 @@ class Providers:
             InvalidModel: when a string names no provider.
             ModelKeyMissing: when a provider's key is not set.
         """
-        models = [self._one(parse(string)) for string in (model_string, *fallbacks)]
-        return models[0] if len(models) == 1 else FallbackModel(models[0], *models[1:])
+        models = [self._guarded(parse(string)) for string in (model_string, *fallbacks)]
+        if len(models) == 1:
+            return models[0]
+        return FallbackModel(models[0], *models[1:], fallback_on=(ModelAPIError, BreakerOpen))
 
     async def load(self, model_string: str, fallbacks: Sequence[str] = ()) -> Model:
         """`model`, with whatever must be imported first imported in a thread."""
@@ -72,6 +83,10 @@ class Providers:
             self._providers.clear()
         if http is not None:
             await http.aclose()
+
+    def _guarded(self, name: ModelName) -> Model:
+        model, through = self._one(name), circuit(self._settings, name)
+        return self._guard(model, through) if self._guard and through else model
 
     def _one(self, name: ModelName) -> Model:
         if name.provider == DEMO:

@@ -10,6 +10,7 @@ from pydantic_ai import exceptions as ai
 from pydantic_ai.messages import ModelResponse
 
 from app.errors import (
+    BreakerOpen,
     ContextTooLong,
     LimitReached,
     ModelFailed,
@@ -115,9 +116,10 @@ def _by_status(status: int | None) -> tuple[type[ParleyError], str]:
 
 
 def _of_group(group: BaseExceptionGroup[BaseException], secrets: tuple[str, ...]) -> ParleyError:
-    """All fallbacks failed: one that may succeed later decides, otherwise the first."""
+    """All fallbacks failed: one that was asked and may succeed later decides, otherwise the first."""
     found = [classify(each, secrets) for each in group.exceptions]
-    chosen = next((error for error in found if error.retryable), found[0])
+    later = sorted((error for error in found if error.retryable), key=lambda error: isinstance(error, BreakerOpen))
+    chosen = later[0] if later else found[0]
     if len(found) == 1 or not isinstance(group, ai.FallbackExceptionGroup):
         return chosen
     details = " ".join(error.detail for error in found)

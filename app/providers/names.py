@@ -1,7 +1,10 @@
 """Model strings: `provider:name`, what each provider needs, and which model agents get that name none."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from urllib.parse import urlsplit
 
 from app.errors import ConfigurationError, InvalidModel
 from app.providers import scripted
@@ -137,6 +140,36 @@ def credential(settings: Settings, source: Source) -> tuple[str, str | None]:
     """The address and key of a provider."""
     address = getattr(settings, source.base_url) if source.base_url else None
     return address or source.default_url, _secret(settings, source)
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """What fails and recovers together: a provider at an address, asked with one key.
+
+    Attributes:
+        key: Names it in every process that has the same settings; holds no secret.
+        provider: Its family, such as `openai`.
+        address: Host and port.
+    """
+
+    key: str
+    provider: str
+    address: str
+
+
+def circuit(settings: Settings, name: ModelName) -> Circuit | None:
+    """The circuit a model's requests go through; None when they leave for no provider."""
+    if name.provider in (DEMO, SCRIPTED):
+        return None
+    family = name.source.family
+    url, secret = credential(settings, name.source)
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    return Circuit(f"{family}:{sha256(f'{url} {secret}'.encode()).hexdigest()[:16]}", family, host)
+
+
+def circuits(settings: Settings, model: str | None, fallbacks: Sequence[str] = ()) -> list[Circuit | None]:
+    """The circuits of an agent's models in the order they are asked; the configured default where it names none."""
+    return [circuit(settings, parse(each)) for each in (model or default_model(settings)[0], *fallbacks)]
 
 
 def _named_default(settings: Settings, string: str) -> tuple[str, str]:

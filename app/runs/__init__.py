@@ -1,5 +1,6 @@
 """Runs: the state machine and the only statements that write a run's state."""
 
+from app.runs.breakers import Breaker, shut_for, tend, wait_for_provider
 from app.runs.claim import Claim, claim
 from app.runs.holds import hold, holds, lift, paused
 from app.runs.insert import Inline, InsertedRun, NewInput, NewRun, insert, steer
@@ -27,6 +28,7 @@ __all__ = [
     "TERMINAL_STATES",
     "TRANSITIONS",
     "WAITING_FOR",
+    "Breaker",
     "CallRecord",
     "Checkpoints",
     "Claim",
@@ -64,9 +66,12 @@ __all__ = [
     "recover",
     "release",
     "retry_later",
+    "shut_for",
     "steer",
     "still_overdue",
     "stranded",
+    "tend",
+    "wait_for_provider",
     "why_new",
     "wish_cancel",
 ]

@@ -87,7 +87,7 @@ START = """, said as (
     from counted c where h.conversation_id = c.conversation_id
     returning h.conversation_id, h.workspace_id, c.id as run_id, h.message_seq - c.n as m0, h.event_seq - c.n - 1 as e0
 ), run as (
-    update runs r set state = 'running', fence = r.fence + 1, owner = $3, reason = null,
+    update runs r set state = 'running', fence = r.fence + 1, owner = $3, reason = null, breakers = null,
         lease_until = now() + make_interval(secs => $4), claimed_at = now(),
         started_at = coalesce(r.started_at, now()),
         agent_version = coalesce(r.agent_version, c.agent_version, a.published_version)

@@ -10,6 +10,7 @@ from app.events import EventType, NewEvent, StoredEvent, rows_of, stored
 from app.messages import FORMAT, Json
 from app.models import new_id
 from app.queue import LANE
+from app.runs.breakers import Breaker, waiting_for
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class NewRun:
     agent_version: int | None = None
     detached: bool = False
     lane: str = LANE
+    shut: tuple[Breaker, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,21 @@ with head as (
 ), run as (
     insert into runs (id, workspace_id, conversation_id, number, root_run_id, retry_of, task_id, fire_id, state, ready,
         lane, priority, run_at, queue_deadline, deadline_at, timeout_seconds, retry, output_schema, pins,
-        agent_version, principal_id, detached, concurrency_key, concurrency_limit, fence, owner, lease_until, claimed_at, started_at)
+        agent_version, principal_id, detached, concurrency_key, concurrency_limit, breakers,
+        fence, owner, lease_until, claimed_at, started_at)
     select $2, head.workspace_id, $1, head.run_no, $2, x.retry_of, x.task_id, x.fire_id,
-        case when $5 then 'running' else 'queued' end, head.ready, x.lane, x.priority, coalesce(x.run_at, now()),
+        case when $5 then 'running' else 'queued' end, head.ready, x.lane, x.priority,
+        coalesce(x.run_at, now() + case when x.breakers is null then interval '0' else interval '1 hour' end),
         now() + make_interval(secs => x.queue_timeout_seconds), x.deadline_at, x.timeout_seconds, x.retry,
         x.output_schema, x.pins, coalesce(x.agent_version, served.version), $6, x.detached,
-        x.concurrency_key, x.concurrency_limit,
+        x.concurrency_key, x.concurrency_limit, x.breakers,
         case when $5 then 1 else 0 end, case when $5 then $9 end,
         case when $5 then now() + make_interval(secs => $10) end, case when $5 then now() end,
         case when $5 then now() end
     from head, json_to_record($11::json) as x(retry_of uuid, task_id uuid, fire_id uuid, lane text, priority bigint,
         run_at timestamptz, queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json,
         output_schema json, pins json, agent_version bigint, detached bool,
-        concurrency_key text, concurrency_limit bigint)
+        concurrency_key text, concurrency_limit bigint, breakers text[])
     left join served on true
 ), event as (
     insert into events (conversation_id, seq, workspace_id, run_id, type, ref, payload)
@@ -168,7 +172,8 @@ def first_events(run: NewRun, inline: Inline | None, behind: int) -> list[NewEve
     if inline:
         started = NewEvent(EventType.RUN_STARTED, {"attempt": 1, "fence": 1})
         return [started, *([NewEvent(EventType.MESSAGE_CREATED, message=0, shown=said)] if run.input else [])]
-    queued = NewEvent(EventType.RUN_QUEUED, {"run_at": run.run_at.isoformat()} if run.run_at else {})
+    why = waiting_for(run.shut) if run.shut else {"run_at": run.run_at.isoformat()} if run.run_at else {}
+    queued = NewEvent(EventType.RUN_QUEUED, why)
     waiting = run.input is not None and behind > 0
     return [*([NewEvent(EventType.MESSAGE_QUEUED, {**said, "behind": behind})] if waiting else []), queued]
 
@@ -199,6 +204,7 @@ def columns_of(run: NewRun) -> dict[str, Any]:
         "detached": run.detached,
         "concurrency_key": run.concurrency_key,
         "concurrency_limit": run.concurrency_limit,
+        "breakers": [each.key for each in run.shut] or None,
     }
 
 

@@ -17,7 +17,7 @@ with h as materialized (
 ), l as materialized (
     select id from runs where id = $1 and (select count(*) from h) > 0 for no key update
 ), r as (
-    update runs set state = 'queued', owner = null, lease_until = null, attempt = attempt + $4, error = $5,
+    update runs set state = 'queued', owner = null, lease_until = null, attempt = attempt + $4, error = $5, breakers = $9,
         run_at = now() + make_interval(secs => case when cancel_requested_at is null then $6 else 0 end),
         ran_seconds = ran_seconds + extract(epoch from now() - claimed_at)
     where id = $1 and (select count(*) from l) > 0 and fence = $3 and state = 'running'
@@ -44,27 +44,32 @@ async def retry_later(database: Database, who: Fenced, *, delay_seconds: float, 
 
     Answers no event when the run was not ours any more.
     """
-    return await _requeue(database, who, EventType.RUN_RETRYING, attempts=1, delay=delay_seconds, error=error)
+    return await requeue(database, who, EventType.RUN_RETRYING, {}, attempts=1, delay=delay_seconds, error=error)
 
 
 async def release(database: Database, who: Fenced, *, reason: str) -> list[StoredEvent]:
     """Give a run back to the queue at once, because this process stops; costs no attempt."""
-    return await _requeue(database, who, EventType.RUN_QUEUED, attempts=0, delay=0.0, error=None, reason=reason)
+    return await requeue(database, who, EventType.RUN_QUEUED, {"reason": reason})
 
 
-async def _requeue(
+async def requeue(
     database: Database,
     who: Fenced,
     kind: EventType,
+    payload: Json,
     *,
-    attempts: int,
-    delay: float,
-    error: Json | None,
-    reason: str = "",
+    attempts: int = 0,
+    delay: float = 0.0,
+    error: Json | None = None,
+    breakers: list[str] | None = None,
 ) -> list[StoredEvent]:
+    """Give a run back to the queue; the payload of one that costs an attempt is its own.
+
+    Answers no event when the run was not ours any more.
+    """
     async with database.connection("retry later" if attempts else "release") as connection:
         row = await connection.fetchrow(
-            REQUEUE, who.run_id, who.conversation_id, who.fence, attempts, error, delay, kind, {"reason": reason}
+            REQUEUE, who.run_id, who.conversation_id, who.fence, attempts, error, delay, kind, payload, breakers
         )
     if row is None:
         return []

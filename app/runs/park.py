@@ -1,5 +1,6 @@
 """Parking: a waiting run holds no worker, no lease and no connection; each answer takes one wait from it."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from app.db import Connection
@@ -21,16 +22,32 @@ returning r.id
 """
 
 
-async def park(connection: Connection, who: Fenced, waits: int) -> None:
+# Invariant: a call is `unknown` exactly when somebody was asked about it, so an older answer is never taken for a later
+# interruption.
+DOUBT = """
+update tool_calls set state = 'unknown'
+where conversation_id = $1 and sub_index = 0 and message_seq || ':' || call_index = any($2::text[])
+"""
+
+
+async def park(connection: Connection, who: Fenced, waits: int, *, doubtful: Sequence[str] = ()) -> None:
     """Let a running run wait for this many answers.
 
     Needs an `engine_tx()` that holds the lock of the conversation's head, and inserts what is waited for.
+
+    Args:
+        connection: Of that transaction.
+        who: Who holds the run.
+        waits: How many answers.
+        doubtful: The calls of which nobody knows whether they took effect, as `<message number>:<index>`.
 
     Raises:
         LeaseLost: when the claim does not hold any more, or somebody wishes the run cancelled.
     """
     if await connection.fetchval(PARK, who.run_id, who.fence, who.write_no, waits) is None:
         raise LeaseLost
+    if doubtful:
+        await connection.execute(DOUBT, who.conversation_id, list(doubtful))
 
 
 # Invariant: the count is taken down on the locked row, in the transaction that gives the answer: two that come at once

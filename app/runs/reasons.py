@@ -1,7 +1,7 @@
 """Why a run is not moving, in plain words."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from app.messages import Json
 from app.runs.holds import OF_RUN, TOLD
 
 WORKER_SILENT_SECONDS = 30
+SHORT_ERROR = 120
 
 # What a waiting run waits for, by the kind of its approval and the tool.
 WORDS = {
@@ -40,6 +41,11 @@ select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r
     + """ from holds k where """
     + OF_RUN
     + """ order by k.created_at limit 1) as hold,
+    case when r.breakers is not null and r.state = 'queued' then (
+        select json_build_object('provider', b.provider, 'address', b.address, 'error', b.error, 'probe_at', b.probe_at,
+            'probing', b.probe_until > now())
+        from breakers b where b.key = any(r.breakers) and b.opened_at is not null order by b.probe_at limit 1
+    ) end as breaker,
     case when r.concurrency_key is not null and r.state = 'queued' then (
         select count(*) from runs o where o.workspace_id = r.workspace_id and o.concurrency_key = r.concurrency_key
         and o.state = 'running') end as running_of_key, r.concurrency_key, r.concurrency_limit,
@@ -65,6 +71,7 @@ class Standing:
     asked: tuple[str, ...]
     hold: Json | None
     limit: tuple[str, int, int] | None
+    breaker: Json | None
     cancel_requested: bool
 
 
@@ -86,10 +93,24 @@ def reason_of(standing: Standing) -> str | None:
         return _held(standing.hold)
     if standing.limit and standing.limit[1] >= standing.limit[2]:
         return "limit {1} of {2} of {0}".format(*standing.limit)
+    if standing.breaker:
+        return failing(standing.breaker)
     if standing.later:
         what = "next retry" if standing.attempt > 1 else "starts"
-        return f"{what} {standing.run_at:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{what} {_time(standing.run_at)}"
     return "waiting for a free worker" if standing.workers else "no worker is running"
+
+
+def failing(breaker: Json) -> str:
+    """Which provider a run waits for, why, and until when."""
+    why = f" ({str(breaker['error'])[:SHORT_ERROR].rstrip('.')})" if breaker["error"] else ""
+    then = "being probed now" if breaker["probing"] else f"next probe {_time(breaker['probe_at'])}"
+    return f"{breaker['provider']} at {breaker['address']} keeps failing{why}; {then}"
+
+
+def _time(at: datetime | str) -> str:
+    moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _held(hold: Json) -> str:
@@ -118,6 +139,7 @@ def standing_of(row: Row) -> Standing:
         asked=tuple(row["asked"]),
         hold=row["hold"],
         limit=_limit(row),
+        breaker=row["breaker"],
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 
@@ -125,7 +147,20 @@ def standing_of(row: Row) -> Standing:
 def why_new(run_at: datetime | None, now: datetime, hold: Json | None, *, workers: bool) -> "Why":
     """Why a run that was just queued in a new conversation, without a concurrency key, is not moving."""
     later = run_at is not None and run_at > now
-    standing = Standing("queued", True, later, run_at or now, 1, 0, workers, (), hold, None, False)
+    standing = Standing(
+        state="queued",
+        ready=True,
+        later=later,
+        run_at=run_at or now,
+        attempt=1,
+        behind=0,
+        workers=workers,
+        asked=(),
+        hold=hold,
+        limit=None,
+        breaker=None,
+        cancel_requested=False,
+    )
     return _why(standing)
 
 
@@ -147,7 +182,8 @@ async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, Why]:
 
 def _why(standing: Standing) -> Why:
     kinds = {each.split(" ")[0] for each in standing.asked} if standing.state == "waiting" else set[str]()
-    return Why(reason_of(standing), tuple(sorted(WAITING_FOR[kind] for kind in kinds)))
+    provider = {"provider"} if standing.breaker else set[str]()
+    return Why(reason_of(standing), tuple(sorted({WAITING_FOR[kind] for kind in kinds} | provider)))
 
 
 LAST_EVENT = "select seq, type, at from events where run_id = $1 order by seq desc limit 1"
@@ -170,6 +206,7 @@ async def explain(database: Database, run_id: UUID) -> Json:
         "behind": row["behind"],
         "run_at": row["run_at"],
         "lease": {"owner": row["owner"], "until": row["lease_until"]} if row["owner"] else None,
+        "provider": row["breaker"],
         "workers_alive": row["workers"],
         "error": row["error"],
         "last_event": dict(last) if last else None,
@@ -194,6 +231,11 @@ def _next_action(row: Row, standing: Standing) -> Json:
         return {"what": "Resume it.", "command": f'POST /resume {{"scope": "{scope}"{ref}}}'}
     if standing.state == "queued" and standing.ready and not standing.later and not standing.workers:
         return {"what": "Start a worker.", "command": "parley worker"}
+    if standing.state == "queued" and standing.breaker and standing.workers:
+        return {
+            "what": "Wait for the provider, or give the agent fallback models.",
+            "command": f"parley runs tail {run}",
+        }
     if standing.state == "queued" and not standing.ready:
         return {"what": "Wait, or cancel the runs before it.", "command": f"parley runs cancel {run}"}
     if standing.state == "waiting":

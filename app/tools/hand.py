@@ -97,7 +97,7 @@ async def execute(
         InvalidArguments: naming the argument; such a call is not written down.
     """
     began = time.monotonic()
-    result, error = await _outcome(context, tool, arguments)
+    result, error, state = await _outcome(context, tool, arguments)
     executed = Executed(result, round((time.monotonic() - began) * 1000, 2), error)
     await database.execute(
         RECORD,
@@ -108,7 +108,7 @@ async def execute(
         version,
         arguments,
         hashlib.sha256(dump_json(arguments).encode()).hexdigest(),
-        "failed" if error else "done",
+        state,
         tool.idempotent,
         tool.risk.value,
         executed.result,
@@ -118,19 +118,23 @@ async def execute(
     return executed
 
 
-async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) -> tuple[Any, str | None]:
+async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) -> tuple[Any, str | None, str]:
+    """Result, error, and the state of the ledger's row."""
     try:
         async with asyncio.timeout(tool.timeout_seconds):
-            return clean_result(await tool.call(context, arguments)), None
+            return clean_result(await tool.call(context, arguments)), None, "done"
     except InvalidArguments:
         raise
     except TimeoutError:
-        return None, f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+        said = f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+        if tool.idempotent:
+            return None, said, "failed"
+        return None, f"{said}; whether it took effect is unknown", "unknown"
     except Park:
-        return None, f"{tool.name} works inside a conversation only"
+        return None, f"{tool.name} works inside a conversation only", "failed"
     except ParleyError as error:
-        return None, error.detail
+        return None, error.detail, "failed"
     except Exception as error:
         failure = context.providers.failure(error)
         log.warning("tool.broke", tool=tool.name, exc_info=error)
-        return None, failure.detail
+        return None, failure.detail, "failed"

@@ -1,5 +1,6 @@
 """/tools over HTTP."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -7,6 +8,7 @@ import pytest
 
 from app.db import Database
 from app.tools import BUILT_IN
+from tests.engine import tool, tools
 
 REVERSE = {
     "name": "reverse_string",
@@ -147,3 +149,16 @@ async def test_built_in_tools_by_hand(client: httpx.AsyncClient) -> None:
 async def test_built_in_tools_are_not_changed(client: httpx.AsyncClient) -> None:
     assert (await client.patch("/tools/calculator", json={"enabled": False})).status_code == 409
     assert (await client.delete("/tools/calculator")).status_code == 409
+
+
+@pytest.mark.parametrize(("idempotent", "state"), [(True, "failed"), (False, "unknown")])
+async def test_a_call_by_hand_that_takes_too_long(
+    client: httpx.AsyncClient, database: Database, idempotent: bool, state: str
+) -> None:
+    async def slow(context: Any, arguments: dict[str, Any]) -> Any:
+        await asyncio.sleep(60)
+
+    async with tools(tool("slow", slow, idempotent=idempotent, timeout_seconds=0.02)):
+        answer = (await client.post("/tools/slow/execute", json={"arguments": {}})).json()
+    assert "timed out" in answer["error"]
+    assert await database.fetchval("select state from tool_calls") == state

@@ -1,16 +1,17 @@
 """Runs that are cancelled, steered, given back, and taken up again after their process died."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
+from app import failpoints
 from app.approvals import Decision, decide
 from app.db import DEFAULT_WORKSPACE
-from app.errors import LeaseLost
+from app.errors import DatabaseUnavailable, LeaseLost, ModelUnavailable
 from app.executor import Engine
 from app.executor.execute import Stop
 from app.models import new_id
@@ -42,6 +43,22 @@ async def die(world: World, engine: Engine, run: UUID) -> Claim:
     await world.recover()
     (claim,) = await world.claim(owner=engine.owner)
     return claim
+
+
+@pytest.fixture
+def hiccup() -> Iterator[Callable[[str], None]]:
+    """PostgreSQL is away once, when a failpoint is reached."""
+
+    def at(name: str) -> None:
+        def reached(point: str) -> None:
+            if point == name:
+                failpoints.arm(None)
+                raise DatabaseUnavailable("cut off by the test")
+
+        failpoints.arm(reached)
+
+    yield at
+    failpoints.arm(None)
 
 
 # --- cancel --------------------------------------------------------------------------------------------------
@@ -107,7 +124,7 @@ async def test_cancel_while_a_tool_works(world: World, engine: Engine, idempoten
         await cancel(engine, run, conversation)
         row = await done(world, conversation)
         assert row["state"] == "cancelled"
-        assert (await world.calls(conversation))[0]["state"] == "done"
+        assert [call["state"] for call in await world.calls(conversation)] == ["done", "unknown"]
         accepted = await world.say(conversation, "Again", inline=engine.inline)
         engine.welcome(accepted)
         row = await world.ended(accepted.run_id)
@@ -380,9 +397,15 @@ async def test_an_unknown_outcome_of_a_tool_that_must_not_run_twice(
     assert (call["state"], call["result"]) == ("done" if result else "unknown", result)
 
 
+@pytest.mark.parametrize("park_is_lost", [False, True])
 async def test_a_repeated_call_is_the_one_that_was_approved_and_is_asked_about_each_time(
-    world: World, engine: Engine
+    world: World,
+    engine: Engine,
+    hiccup: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    park_is_lost: bool,
 ) -> None:
+    monkeypatch.setattr("app.runs.write.RETRY_SECONDS", ())
     paid: list[Any] = []
     working = asyncio.Event()
 
@@ -415,9 +438,36 @@ async def test_a_repeated_call_is_the_one_that_was_approved_and_is_asked_about_e
         await begun_and_dead()
         assert await answer("effect", outcome="repeat") == {"n": 5}
         await begun_and_dead()
+        if park_is_lost:  # Who was about to ask dies too: the answer before is no answer to this.
+            hiccup("before park")
+            await asyncio.wait_for(engine.running[run].task or asyncio.sleep(0), 5)
+            await world.lapse(run)
+            await world.recover(cap=9)
+            engine.spawn(*await world.claim(owner=engine.owner))
         assert await answer("effect", outcome="happened", result="paid 5") == {"n": 5}
         row = await done(world, conversation)
     assert (row["state"], paid) == ("completed", [5, 5])
+
+
+async def test_a_call_that_must_not_run_twice_and_takes_too_long_is_asked_about(world: World, engine: Engine) -> None:
+    async def pay(context: Any, arguments: dict[str, Any]) -> Any:
+        await asyncio.sleep(60)
+
+    async with tools(tool("pay", pay, idempotent=False, timeout_seconds=0.05)):
+        conversation = await spawn(world, engine, in_turn(calls(("pay", {})), text("done")), tools=["pay"])
+        await until(world, conversation, "waiting")
+        (call,) = await world.calls(conversation)
+        assert call["state"] == "unknown"
+        question = await world.database.fetchrow("select id, kind from approvals")
+        assert question
+        assert question["kind"] == "effect"
+        said = Decision(approve=True, arguments={"outcome": "happened", "result": "paid 5"})
+        async with world.database.engine_tx() as connection:
+            await decide(connection, DEFAULT_WORKSPACE, question["id"], said, principal_id=None)
+        engine.spawn(*await world.claim(owner=engine.owner))
+        row = await done(world, conversation)
+    (call,) = await world.calls(conversation)
+    assert (row["state"], call["state"], call["result"]) == ("completed", "done", "paid 5")
 
 
 async def test_a_proposed_call_has_not_happened(world: World, engine: Engine) -> None:
@@ -454,6 +504,32 @@ async def test_a_released_run_goes_on_elsewhere(world: World, engine: Engine, jo
     assert row["state"] == "completed"
     assert journal.requests == [0, 1, 2]
     assert len(journal.effects) == 4
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_short_outage_does_not_keep_a_run_from_being_given_back(
+    world: World, engine: Engine, journal: Journal, hiccup: Callable[[str], None], when: str
+) -> None:
+    journal.stop_at = "model 1"
+    conversation = await spawn(world, engine, journal.model, tools=["t"])
+    run = await started(world, conversation)
+    await asyncio.wait_for(journal.stopped.wait(), 5)
+    hiccup(f"{when} release")
+    await engine.release_all()
+    row = await world.run(run)
+    assert (row["state"], row["attempt"], row["crash_count"]) == ("queued", 1, 0)
+    assert (await world.types(conversation)).count("run.queued") == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_short_outage_does_not_keep_a_run_from_being_tried_again(
+    world: World, engine: Engine, hiccup: Callable[[str], None], when: str
+) -> None:
+    hiccup(f"{when} retry later")
+    conversation = await spawn(world, engine, in_turn(ModelUnavailable("busy")))
+    run = (await run_of(world, conversation))["id"]
+    row = await world.until(run, lambda row: row["state"] == "queued" and row["attempt"] == 2)
+    assert (row["crash_count"], (await world.types(conversation)).count("run.retrying")) == (0, 1)
 
 
 async def test_a_later_claim_in_the_same_process_keeps_its_lease(world: World, engine: Engine) -> None:

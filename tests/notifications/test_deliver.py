@@ -16,7 +16,7 @@ from app.db import Connection, Database
 from app.models import Base
 from app.notifications import NotificationConfig, plan
 from app.notifications.channel import Means
-from app.notifications.deliver import LEASE_SECONDS, MAX_ATTEMPTS, Sender, claim, insert, retry_delay
+from app.notifications.deliver import LEASE_SECONDS, LOST_SENDERS, MAX_ATTEMPTS, Sender, claim, insert, retry_delay
 from app.notifications.notice import Notice
 from app.settings import Settings
 from tests.cluster import session_cluster
@@ -173,12 +173,16 @@ async def test_the_tasks_sealed_webhook_is_opened_when_sending(
 
 
 async def test_it_is_given_up_after_the_last_attempt(database: Database, means: MakeMeans) -> None:
-    async with MailServer(replies=["451 no"] * 9) as server:
+    async with MailServer(replies=["451 no"] * 10) as server:
         sender = Sender(database, means(smtp_host="127.0.0.1", smtp_port=server.port))
         await put(database)
-        for _ in range(MAX_ATTEMPTS):
+        for _ in range(9):
             await sender.send_due()
             await make_due(database)
+        (row,) = await rows(database)
+        assert (row["state"], row["attempts"]) == ("pending", 9)
+        await database.execute("update deliveries set attempts = $1", MAX_ATTEMPTS - 1)
+        await sender.send_due()
     (row,) = await rows(database)
     assert (row["state"], row["attempts"]) == ("dead", MAX_ATTEMPTS)
 
@@ -214,7 +218,7 @@ async def test_a_dead_senders_delivery_is_taken_over_and_its_late_word_ignored(
 async def test_a_delivery_that_takes_its_senders_down_is_given_up(database: Database, means: MakeMeans) -> None:
     await put(database)
     await database.execute(
-        "update deliveries set state = 'sending', attempts = $1, lease_until = now() - interval '1 s'", MAX_ATTEMPTS
+        "update deliveries set state = 'sending', attempts = $1, lease_until = now() - interval '1 s'", LOST_SENDERS
     )
     await Sender(database, means()).send_due()
     (row,) = await rows(database)
@@ -245,7 +249,8 @@ async def test_suppressed_rows_are_not_sent(database: Database, means: MakeMeans
 def test_the_wait_doubles_with_jitter_up_to_an_hour() -> None:
     assert all(1.5 <= retry_delay(1) <= 2.5 for _ in range(100))
     assert all(12 <= retry_delay(4) <= 20 for _ in range(100))
-    assert retry_delay(50) == 3600
+    assert all(2700 <= retry_delay(50) <= 4500 for _ in range(100))
+    assert 0.75 <= sum(retry_delay(n) for n in range(1, MAX_ATTEMPTS)) / 86_400 <= 1.25
     assert retry_delay(1, 7200) == 7200
     assert retry_delay(1, 10**9) == 86_400
     assert LEASE_SECONDS > 60

@@ -41,6 +41,7 @@ class ProviderServer:
     def reset(self) -> None:
         """Forget every request, so that `-once` faults strike again."""
         self.scripts.seen.clear()
+        self.scripts.outage.clear()
         self.asked.clear()
 
     def settings(self, **more: Any) -> Settings:

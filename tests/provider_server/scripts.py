@@ -85,9 +85,12 @@ class Scripts:
 
     def __init__(self) -> None:
         self.seen: Counter[str] = Counter()
+        self.outage: dict[str, Failure] = {}  # By protocol: what every request is refused with, whatever its script.
 
     def reply(self, ask: Ask) -> Answer | Failure:
         """The answer to a request."""
+        if ask.protocol in self.outage:
+            return self.outage[ask.protocol]
         fault, plus, script = ask.model.rpartition("+")
         if not plus and _is_fault(script):
             fault, script = script, "text"

@@ -1,4 +1,4 @@
-"""The command: `python -m tests.faults.suite --minutes 20 --seed 7`, also as `python3 dev.py faults`."""
+"""The command: `python -m tests.faults.suite --minutes 20 --seed 7`, also as `python3 dev.py faults`; `--short` too."""
 
 import argparse
 import asyncio
@@ -7,38 +7,46 @@ import time
 from pathlib import Path
 
 from tests.faults.suite.perform import Performance
-from tests.faults.suite.plan import Fault, schedule
+from tests.faults.suite.plan import schedule
 from tests.faults.suite.report import Report
 from tests.faults.suite.stage import staged
 
 GAP_SECONDS = 1.0
+SHORT_MINUTES, SHORT_PEOPLE, SHORT_RUNS = 5.0, 10, 300  # Minutes at most: about one on a quiet machine.
 
 
 def main(arguments: list[str]) -> int:
     """Run the suite; 0 when nothing was lost, doubled or wrong."""
-    asked = _parser().parse_args(arguments)
-    faults = schedule(asked.seed, asked.minutes, asked.gap)
-    print(f"seed {asked.seed}: {len(faults)} faults in {asked.minutes:g} minutes")
-    for fault in faults:
-        print(fault)
-    report = asyncio.run(perform(asked, faults))
+    asked = parser().parse_args(arguments)
+    report = asyncio.run(perform(asked))
     print(report.markdown())
     if asked.report:
         report.write(asked.report)
     return 0 if report.clean else 1
 
 
-async def perform(asked: argparse.Namespace, faults: list[Fault]) -> Report:
+async def perform(asked: argparse.Namespace) -> Report:
     """Everything from an empty folder to the report."""
-    options = {"log_min_messages": "fatal"} | ({} if asked.fsync else {"fsync": "off", "full_page_writes": "off"})
-    async with staged(options, keep=asked.keep) as stage:
+    print(f"seed {asked.seed}", flush=True)
+    fsync = asked.fsync and not asked.short
+    async with staged(_options(fsync=fsync), keep=asked.keep) as stage:
         if asked.keep:
-            print(f"kept in {stage.home}")
+            print(f"kept in {stage.home}", flush=True)
+        if asked.short:
+            return await Performance(stage, asked.seed, SHORT_MINUTES, SHORT_PEOPLE).every_failpoint(SHORT_RUNS)
+        faults = schedule(asked.seed, asked.minutes, asked.gap)
+        print(f"{len(faults)} faults in {asked.minutes:g} minutes", *faults, sep="\n", flush=True)
         return await Performance(stage, asked.seed, asked.minutes, asked.people).run(faults)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(*, fsync: bool) -> dict[str, str]:
+    return {"log_min_messages": "fatal"} | ({} if fsync else {"fsync": "off", "full_page_writes": "off"})
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
     parser = argparse.ArgumentParser(prog="faults", description="Kill, freeze and cut everything, then check.")
+    parser.add_argument("--short", action="store_true", help="what the tests do: a kill at every failpoint")
     parser.add_argument("--minutes", type=float, default=3.0, help="how long faults are injected (3)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of faults and load; the time when left out")
     parser.add_argument("--gap", type=float, default=GAP_SECONDS, help="mean seconds between two faults (1)")

@@ -16,6 +16,8 @@ from tests.faults.suite.load import Memory
 from tests.faults.suite.stage import Frozen
 
 Row = Any
+JOURNALED = ("note", "pay", "tell")
+CAREFUL = ("careful", "hasty", "unheard")
 SHOWN = 5  # Of each kind of violation.
 THAW_SECONDS = 2.0  # For so long after its thaw a process may still say what it was about to.
 
@@ -43,7 +45,8 @@ class World:
     decisions: dict[tuple[UUID, str], list[Row]]
     numbers: dict[UUID, list[int]]
     starts: dict[UUID, list[tuple[int, float]]]
-    sent: set[str]
+    mails: list[Row]
+    slack: list[Row]
     wrong: dict[str, list[str]]
 
     @classmethod
@@ -60,7 +63,8 @@ class World:
                 run: [(row["fence"], row["at"]) for row in rows]
                 for run, rows in _grouped(await connection.fetch(facts.STARTS), "run_id").items()
             },
-            sent={row["message_id"] for row in await connection.fetch(facts.SENT)},
+            mails=await connection.fetch(facts.SENT),
+            slack=await connection.fetch(facts.TOLD_SLACK),
             wrong={what: [str(dict(row)) for row in rows] for what, rows in wrong.items()},
         )
 
@@ -71,14 +75,14 @@ class Evidence:
 
     memory: Memory
     notes: list[Note]
-    mails: list[str]
+    mails: Counter[str]
     freezes: list[Frozen]
 
 
 def check(world: World, evidence: Evidence) -> list[Violation]:
     """Everything that is not as promised."""
     found = [Violation(_kind(what), what, row) for what, rows in world.wrong.items() for row in rows]
-    for each in (_promises, _told_once, _asks, _effects, _streams, _mails):
+    for each in (_promises, _told_once, _asks, _effects, _streams, _deliveries):
         found += each(world, evidence)
     return found
 
@@ -110,7 +114,7 @@ def _told_once(world: World, evidence: Evidence) -> Iterator[Violation]:
     for approval, times in evidence.memory.decided.items():
         if times > 1:
             yield Violation("doubled", "an approval was decided twice", approval)
-    names = Counter(run["name"] for run in world.runs.values() if run["name"])
+    names = Counter(run["name"] for run in world.runs.values() if run["name"] and run["name"] != "by-hand")
     for name, times in names.items():
         if times > 1:
             yield Violation("doubled", "one message was answered by several runs", f"{name} {times}")
@@ -120,15 +124,23 @@ def _asks(world: World, evidence: Evidence) -> Iterator[Violation]:
     """G2: no recorded response is asked for again; a cut-off one once per claim that was lost."""
     asked = defaultdict[str, list[Note]](list)
     for note in evidence.notes:
-        if note.what == "ask":
+        if note.what in ("ask", "remote ask"):
             asked[note["name"]].append(note)
     for run in world.runs.values():
+        if run["name"] == "by-hand":
+            continue
         notes, responses = asked.get(run["name"] or "", []), world.responses.get(run["id"], [])
         allowed = len(responses) + run["fence"] - (run["state"] == "completed")
         if len(notes) > max(allowed, len(responses)):
             yield Violation("doubled", "a model was asked too often", f"{run['name']} {len(notes)} times, {dict(run)}")
         for note in notes:
-            if note["n"] < len(responses) and note.at > responses[note["n"]]["at"] and not _thawed(note, evidence):
+            # What is asked of a model behind the network is heard later.
+            if (
+                note.what == "ask"
+                and note["n"] < len(responses)
+                and note.at > responses[note["n"]]["at"]
+                and not _thawed(note, evidence)
+            ):
                 detail = f"{run['name']} response {note['n']} {note.at - responses[note['n']]['at']:.3f} s later"
                 yield Violation("doubled", "a recorded response was asked for again", detail)
 
@@ -155,10 +167,10 @@ def _call(
         yield Violation("doubled", "an effect that must not be repeated was", about)
     if call["tool"] == "note" and len(begins) > max(1, run["fence"]):
         yield Violation("doubled", "a call was made more often than its run was claimed", about)
-    if call["state"] == "done" and not effects and not outcomes["happened"]:
+    if call["tool"] in JOURNALED and call["state"] == "done" and not effects and not outcomes["happened"]:
         yield Violation("lost", "a finished call had no effect", about)
     asked = [row for row in decisions if row["kind"] == "tool"]
-    if run["agent"] == "careful" and effects and not any(row["state"] == "approved" for row in asked):
+    if run["agent"] in CAREFUL and effects and not any(row["state"] == "approved" for row in asked):
         yield Violation("doubled", "a call was made without its approval", about)
     for note in begins:
         if call["state"] == "done" and note.at > call["at"] and not _thawed(note, evidence):
@@ -188,10 +200,21 @@ def _streams(world: World, evidence: Evidence) -> Iterator[Violation]:
             )
 
 
-def _mails(world: World, evidence: Evidence) -> Iterator[Violation]:
-    """G9 is in the statements; here that what says it was sent arrived."""
-    for missing in world.sent - set(evidence.mails):
-        yield Violation("lost", "a mail never arrived", missing)
+def _deliveries(world: World, evidence: Evidence) -> Iterator[Violation]:
+    """I8: what says it was sent arrived, and nothing arrived more often than somebody set out to send it."""
+    posts = Counter(note["run"] for note in evidence.notes if note.what == "slack")
+    for row in world.mails:
+        yield from _arrived(f"mail {row['message_id']}", row["state"] == "sent", row["attempts"], evidence.mails)
+    for row in world.slack:
+        yield from _arrived(row["run_id"], row["sent"], row["attempts"], posts)
+
+
+def _arrived(what: str, sent: int, attempts: int, arrived: Counter[str]) -> Iterator[Violation]:
+    times = arrived[what.removeprefix("mail ")]
+    if times < sent:
+        yield Violation("lost", "a notification never arrived", f"{what}: {times} of {sent}")
+    if times > attempts:
+        yield Violation("doubled", "a notification came more often than it was sent", f"{what}: {times} of {attempts}")
 
 
 def recoveries(world: World, orphans: Iterable[Orphan], how: str) -> list[float]:

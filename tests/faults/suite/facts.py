@@ -66,11 +66,14 @@ WRONG = {
         select task_id, receipt_key from receipts where receipt_key is not null group by 1, 2
         having count(distinct run_id) <> 1 or count(*) filter (where outcome = 'run') <> 1""",
     "an end was not planned to be told exactly once": """
-        select r.id, r.state, count(d.id) from runs r join tasks t on t.id = r.task_id left join deliveries d
+        select r.id, r.state, count(d.id), count(distinct d.channel) from runs r join tasks t on t.id = r.task_id left join deliveries d
         on d.run_id = r.id and d.event = 'run.' || r.state
         where t.notification_config is not null and r.state in ('completed', 'failed')
-        group by r.id having count(d.id) <> 1""",
-    "a delivery was not sent": "select id, state, attempts, last_error from deliveries where state <> 'sent'",
+        group by r.id, t.id, t.notification_config::text having count(d.id) <> json_array_length(t.notification_config::text::json->'channels')
+            or count(distinct d.channel) <> count(d.id)""",
+    "a delivery was not sent": """
+        select id, event, state, reason, attempts, last_error from deliveries
+        where state <> 'sent' and (state <> 'suppressed' or reason is null or event <> 'run.cancelled')""",
 }
 
 RUNS = """
@@ -95,4 +98,8 @@ STARTS = """
 select run_id, (payload->>'fence')::int as fence, extract(epoch from at)::float as at
 from events where type = 'run.started'
 """
-SENT = "select message_id from deliveries where state = 'sent' and channel = 'email'"
+SENT = "select message_id, attempts, state from deliveries where channel = 'email'"
+TOLD_SLACK = """
+select run_id::text, sum(attempts) as attempts, count(*) filter (where state = 'sent') as sent from deliveries
+where channel = 'slack' group by run_id
+"""

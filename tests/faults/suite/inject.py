@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 
 from app.embedded.processes import Process
 from app.redis import AWAY as REDIS_AWAY
-from tests.faults.suite.plan import Fault
-from tests.faults.suite.stage import AWAY, Actor, Stage
+from tests.faults.suite.failpoint import ARMED, REACHED_BY, Order, both
+from tests.faults.suite.plan import KILLS_AND_FREEZES, Fault
+from tests.faults.suite.stage import AWAY, Actor, Frozen, Stage
 
+FAILPOINT_SECONDS = 8.0  # For so long a failpoint stays armed that nobody gets to.
 HELD = "select id, fence from runs where state = 'running' and owner like $1"
 
 
@@ -34,10 +36,16 @@ class Injector:
     stage: Stage
     done: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
+    failpoints: Counter[str] = field(default_factory=Counter)
     orphans: list[Orphan] = field(default_factory=list)
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
     _postgres: asyncio.Lock = field(default_factory=asyncio.Lock)
     _valkey: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def kills_and_freezes(self) -> int:
+        """Processes and servers killed or stopped, at failpoints or wherever they were."""
+        return sum(n for kind, n in (self.done + self.failpoints).items() if kind.startswith(KILLS_AND_FREEZES))
 
     async def play(self, faults: list[Fault], stop: asyncio.Event) -> None:
         """Each fault at its time; those that last go on beside the next ones. Then everything is well again."""
@@ -49,8 +57,9 @@ class Injector:
             self._begin(fault)
         while self._under_way:
             await asyncio.wait(self._under_way)
-        self.stage.postgres_proxy.heal()
-        self.stage.redis_proxy.heal()
+        for proxies in self.stage.proxies.values():
+            for proxy in proxies:
+                proxy.heal()
         await self.stage.restart_ended()
 
     def _begin(self, fault: Fault) -> None:
@@ -65,9 +74,14 @@ class Injector:
             hit = await self._do(fault, what, whom)
         except (*AWAY, *REDIS_AWAY):
             hit = False
-        (self.done if hit else self.passed_over)[fault.kind] += 1
+        if not hit:
+            self.passed_over[fault.kind] += 1
+        elif not what.startswith("failpoint"):  # Those are counted by name.
+            self.done[fault.kind] += 1
 
     async def _do(self, fault: Fault, what: str, whom: str) -> bool:
+        if what.startswith("failpoint-"):
+            return await self._failpoint(fault, what.removeprefix("failpoint-"), whom)
         if whom in ("api", "worker", "scheduler"):
             return await self._actor(fault, what, whom)
         if whom == "valkey":
@@ -83,10 +97,9 @@ class Injector:
     # --- processes -----------------------------------------------------------------------------------
 
     async def _actor(self, fault: Fault, what: str, role: str) -> bool:
-        able = [actor for actor in self.stage.actors if actor.role == role and not actor.down and not actor.frozen]
-        if not able:
+        actor = self._able(fault, role)
+        if actor is None:
             return False
-        actor = able[fault.pick % len(able)]
         held = asyncio.create_task(self._orphans(actor, what))
         if what == "freeze":
             await self.stage.freeze(actor, fault.seconds)
@@ -97,6 +110,50 @@ class Injector:
             await self.stage.start(actor)
         await held
         return True
+
+    def _able(self, fault: Fault, role: str) -> Actor | None:
+        able = [actor for actor in self.stage.actors if actor.role == role and not actor.down and not actor.frozen]
+        return able[fault.pick % len(able)] if able else None
+
+    async def _failpoint(self, fault: Fault, action: str, role: str) -> bool:
+        actor, names = self._able(fault, role), both(REACHED_BY[role])
+        if actor is None or actor.slot.state == ARMED:
+            return False
+        name = names[fault.amount % len(names)]
+        order = Order([name], action, fault.pick % 3, fault.seconds)
+        return await self.at_failpoint(actor, order, FAILPOINT_SECONDS) is not None
+
+    async def at_failpoint(self, actor: Actor, order: Order, patience: float) -> str | None:
+        """Let an actor meet its fate at a failpoint, and say at which; None when it did not get to one in time."""
+        name = await self.stage.reach(actor, order, patience)
+        if name is None:
+            return None
+        if order.action == "kill" and not actor.down:
+            await self._bury(actor, order)
+        elif order.action == "freeze":
+            await self._thaw(actor, order)
+        self.failpoints[f"{order.action} {name}"] += 1
+        return name
+
+    async def _bury(self, actor: Actor, order: Order) -> None:
+        """It has killed itself: remember what it held, and start it again."""
+        actor.down = True
+        held = asyncio.create_task(self._orphans(actor, "kill"))
+        while not await self.stage.nursery.ended(actor.pid):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(order.seconds)
+        await self.stage.start(actor)
+        await held
+
+    async def _thaw(self, actor: Actor, order: Order) -> None:
+        """It has stopped itself: let it go on after a while."""
+        pid, since, actor.frozen = actor.pid, time.time() - 0.1, True
+        held = asyncio.create_task(self._orphans(actor, "freeze"))
+        await asyncio.sleep(order.seconds)
+        await self.stage.nursery.signal(pid, signal.SIGCONT)
+        self.stage.freezes.append(Frozen(pid, since, time.time()))
+        actor.frozen = False
+        await held
 
     async def _orphans(self, actor: Actor, how: str) -> None:
         """Remember what the actor held; a run it gives back or ends at this very moment finds no later claim."""
@@ -165,7 +222,8 @@ class Injector:
     # --- the network -----------------------------------------------------------------------------------
 
     async def _network(self, fault: Fault, whom: str, what: str) -> bool:
-        proxy = self.stage.postgres_proxy if whom == "postgres" else self.stage.redis_proxy
+        proxies = self.stage.proxies[whom]
+        proxy = proxies[fault.pick % len(proxies)]
         if what == "reset":
             proxy.reset()
         elif what == "cut":

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,11 +25,15 @@ from tests.events.client import Client
 from tests.faults.suite.stage import Stage, seeded
 
 Json = dict[str, Any]
+Deed = Callable[[], Awaitable[None]]
 
 PATIENCE_SECONDS = 90.0
 TERMINAL = ("run.completed", "run.failed", "run.cancelled")
 BROKEN = (httpx.TransportError, SSEError, json.JSONDecodeError, TimeoutError)
 ADDRESS = "ops@example.com"
+NARROW = 2
+BY_HAND = "name=by-hand tools=note words=3 pause=0.02"  # Said by many runs.
+UNHEARD = ("hasty", "unheard")  # Agents whose questions nobody answers: they expire, or their runs do.
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Memory:
     delivered: dict[tuple[str, str], set[UUID]] = field(default_factory=dict)  # webhook, delivery id -> runs told
     repeats: dict[str, set[UUID]] = field(default_factory=dict)  # idempotency key -> runs told
     schedules: list[UUID] = field(default_factory=list)
+    by_hand: list[UUID] = field(default_factory=list)
+    wanted: set[str] = field(default_factory=set)  # What clients shall do now, so that a failpoint is reached.
     refused: Counter[str] = field(default_factory=Counter)
     given_up: list[str] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
@@ -135,7 +142,7 @@ class Person:
         self.api = Api(self.stage, self.memory, seeded(self.seed, "api", self.number))
 
     async def live(self, stop: asyncio.Event) -> None:
-        deeds: list[tuple[Callable[[], Awaitable[None]], int]] = [
+        deeds: list[tuple[Deed, int]] = [
             (self.chat, 4),
             (self.streamed_chat, 5),
             (self.three_tools, 4),
@@ -144,13 +151,32 @@ class Person:
             (self.webhook, 3),
             (self.question, 3),
             (self.cancelled, 3),
+            (self.remote, 2),
+            (self.steered, 2),
+            (self.forked, 2),
+            (self.retried, 2),
+            (self.by_hand, 1),
+            (self.detached, 2),
+            (self.paused, 2),
+            (self.flaky, 2),
+            (self.narrow, 2),
+            (self.telling, 2),
+            (self.expiring, 1),
+            (self.overdue, 1),
         ]
         doings, weights = [deed for deed, _ in deeds], [weight for _, weight in deeds]
         while not stop.is_set():
             with suppress(Refused):
-                await self.chance.choices(doings, weights)[0]()
+                await self._next(doings, weights)()
             await asyncio.sleep(self.chance.uniform(0.05, 0.4))
         await self.api.http.aclose()
+
+    def _next(self, doings: list[Deed], weights: list[int]) -> Deed:
+        """What is wanted most of the time, else whatever comes."""
+        wanted = sorted(self.memory.wanted)
+        if wanted and self.chance.random() < 0.6:
+            return getattr(self, self.chance.choice(wanted))
+        return self.chance.choices(doings, weights)[0]
 
     # --- what a client does ---------------------------------------------------------------------------
 
@@ -182,15 +208,37 @@ class Person:
         await self._say(conversation, "question", tools="pay", background=True)
 
     async def delegation(self) -> None:
-        name, prompt = self._prompt("note,note", words=5)
-        body = {
-            "task_type": "delegation",
-            "prompt": prompt,
-            "agent": "suite",
-            "notification_config": {"email_address": ADDRESS},
-        }
+        await self._delegate("delegation", "note,note", notification_config={"email_address": ADDRESS})
+
+    async def telling(self) -> None:
+        """A task that reports on its way, to two channels at the end."""
+        everywhere = {"channels": ["email", "slack"], "email_address": ADDRESS}
+        await self._delegate("telling", "tell,notify", notification_config=everywhere)
+
+    async def flaky(self) -> None:
+        """A model that fails every other time."""
+        retry = {"max_attempts": 6, "base_seconds": 0.2, "max_seconds": 1}
+        await self._delegate("flaky", "note", agent="flaky", retry=retry)
+
+    async def narrow(self) -> None:
+        """Tasks of which two run at once."""
+        await self._delegate("narrow", "note", concurrency={"key": "narrow", "limit": NARROW})
+
+    async def expiring(self) -> None:
+        """A question that nobody answers in time."""
+        conversation = await self._conversation("hasty")
+        await self._say(conversation, "expiring", tools="pay", background=True)
+
+    async def overdue(self) -> None:
+        """A run that waits for an answer until its deadline."""
+        deadline = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+        await self._delegate("overdue", "pay", agent="unheard", deadline=deadline)
+
+    async def _delegate(self, kind: str, tools: str, *, agent: str = "suite", **fields: Any) -> None:
+        name, prompt = self._prompt(tools, words=5)
+        body = {"task_type": "delegation", "prompt": prompt, "agent": agent, **fields}
         task = await self.api.post("/tasks", body, key=str(uuid4()))
-        self.memory.promises.append(Promise("delegation", name, UUID(task["latest_run"]["id"])))
+        self.memory.promises.append(Promise(kind, name, UUID(task["latest_run"]["id"])))
 
     async def webhook(self) -> None:
         """A delivery that is sent up to three times, once while the first is under way."""
@@ -212,6 +260,72 @@ class Person:
         await asyncio.sleep(self.chance.uniform(0, 1.5))
         await self.api.post(f"/runs/{run}/cancel", {})
 
+    async def remote(self) -> None:
+        """A model and a page behind a network that breaks."""
+        conversation = await self._conversation("remote")
+        await self._say(conversation, "remote", tools="fetch_url", words=20, background=self.chance.random() < 0.5)
+
+    async def steered(self) -> None:
+        """A message into a run under way; it is that run which answers both, or one of its own."""
+        conversation = await self._conversation("suite")
+        key, (_, prompt) = str(uuid4()), self._prompt("", words=4)
+        await self._say(conversation, "steered", tools="note,note,note", background=True, answers=False)
+        await asyncio.sleep(self.chance.uniform(0, 0.6))
+        body = {"message": prompt, "on_message": "steer", "background": True}
+        await self._start(f"/conversations/{conversation}/messages", body, key, "run_id")
+
+    async def forked(self) -> None:
+        """Another first message, in a copy."""
+        conversation = await self._conversation("suite")
+        await self._say(conversation, "chat", words=3)
+        name, prompt = self._prompt("", words=4)
+        body = {"from_seq": 1, "message": prompt}
+        run = await self._start(f"/conversations/{conversation}/fork", body, str(uuid4()), "run_id")
+        self.memory.promises.append(Promise("fork", name, run))
+
+    async def retried(self) -> None:
+        """A cancelled run is tried again with other words."""
+        conversation = await self._conversation("suite")
+        run = await self._say(conversation, "retried", tools="note,note,note", background=True)
+        await self.api.post(f"/runs/{run}/cancel", {})
+        async for _ in patience():
+            if (await self.api.get(f"/runs/{run}"))["state"] in ("completed", "failed", "cancelled"):
+                break
+        name, prompt = self._prompt("", words=4)
+        again = await self._start(f"/runs/{run}/retry", {"from": "start", "input": prompt}, str(uuid4()), "id")
+        self.memory.promises.append(Promise("retry", name, again))
+
+    async def by_hand(self) -> None:
+        """A scheduled task is started beside its schedule."""
+        task = self.chance.choice(self.memory.by_hand)
+        await self._start(f"/tasks/{task}/execute", {}, str(uuid4()), "id")
+
+    async def detached(self) -> None:
+        """A turn that its reader leaves before it is over."""
+        conversation = await self._conversation("suite")
+        run = await self._say(conversation, "detached", tools="note", words=40, wait=0)
+        await self.api.post(f"/runs/{run}/background", {})
+
+    async def paused(self) -> None:
+        """An agent is held for a moment while it works."""
+        conversation = await self._conversation("held")
+        await self._say(conversation, "paused", tools="note,note,note", background=True)
+        await asyncio.sleep(self.chance.uniform(0, 0.4))
+        try:
+            await self.api.post("/pause", {"scope": "agent", "ref": "held"})
+            await asyncio.sleep(self.chance.uniform(0.6, 1.2))
+        finally:
+            await self.api.post("/resume", {"scope": "agent", "ref": "held"})
+
+    async def _start(self, path: str, body: Json, key: str, where: str, wait: int | None = None) -> UUID:
+        """Something that begins a run, now and then asked for twice with one key."""
+        headers = {} if wait is None else {"Prefer": f"wait={wait}"}
+        times = 2 if self.chance.random() < 0.2 else 1
+        answers = await asyncio.gather(*(self.api.post(path, body, key=key, headers=headers) for _ in range(times)))
+        runs = {UUID(answer[where]) for answer in answers}
+        self.memory.repeats[key] = runs
+        return next(iter(runs))
+
     # --- words ----------------------------------------------------------------------------------------
 
     def _prompt(self, tools: str, words: int = 5) -> tuple[str, str]:
@@ -223,18 +337,32 @@ class Person:
         return made["id"]
 
     async def _say(
-        self, conversation: str, kind: str, *, tools: str = "", words: int = 5, background: bool = False
+        self,
+        conversation: str,
+        kind: str,
+        *,
+        tools: str = "",
+        words: int = 5,
+        background: bool = False,
+        wait: int | None = None,
+        answers: bool = True,
     ) -> UUID:
-        """Say something, now and then twice with one key: both must be answered with the same run."""
+        """Say something, now and then twice with one key: both must be answered with the same run.
+
+        Args:
+            conversation: Where.
+            kind: What the promise is counted as.
+            tools: Called one after the other.
+            words: Of the answer.
+            background: Answered at once.
+            wait: Seconds to wait for the answer.
+            answers: Whether the run's result answers this message.
+        """
         name, prompt = self._prompt(tools, words)
         key, body = str(uuid4()), {"message": prompt, "background": background}
-        path = f"/conversations/{conversation}/messages"
-        times = 2 if self.chance.random() < 0.2 else 1
-        answers = await asyncio.gather(*(self.api.post(path, body, key=key) for _ in range(times)))
-        runs = {UUID(answer["run_id"]) for answer in answers}
-        self.memory.repeats[key] = runs
-        self.memory.promises += [Promise(kind, name, run) for run in runs]
-        return next(iter(runs))
+        run = await self._start(f"/conversations/{conversation}/messages", body, key, "run_id", wait)
+        self.memory.promises.append(Promise(kind, name if answers else "", run))
+        return run
 
 
 class Stream:
@@ -313,6 +441,8 @@ class Inbox:
             except Refused:
                 continue
             for each in page["items"]:
+                if each["agent"] in UNHEARD:
+                    continue
                 await self._race(api, each["id"], _words(each["kind"], chance), _words(each["kind"], chance))
             await asyncio.sleep(0.3)
         await api.http.aclose()
@@ -355,5 +485,7 @@ async def prepare(stage: Stage, memory: Memory, seed: int, *, hooks: int = 4, sc
             "overlap": "allow" if number % 2 else "skip",
         }
         memory.schedules.append(UUID((await api.post("/tasks", body))["id"]))
+    body = {"task_type": "scheduled", "schedule_expression": "0 0 1 1 *", "agent": "suite", "prompt": BY_HAND}
+    memory.by_hand.append(UUID((await api.post("/tasks", body))["id"]))
     await api.http.aclose()
     return made

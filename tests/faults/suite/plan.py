@@ -35,6 +35,28 @@ WEIGHTS = {
     "redis stall": 2,
     "redis delay": 2,
     "redis half-close": 2,
+    "smtp reset": 2,
+    "smtp cut": 2,
+    "smtp stall": 1,
+    "outside reset": 2,
+    "outside cut": 4,
+    "outside stall": 2,
+    "outside delay": 1,
+    "http reset": 2,
+    "http cut": 4,
+    "http stall": 1,
+    "http delay": 1,
+    "http half-close": 1,
+    "failpoint-kill worker": 26,
+    "failpoint-kill api": 12,
+    "failpoint-kill scheduler": 4,
+    "failpoint-freeze worker": 8,
+    "failpoint-freeze api": 4,
+    "failpoint-freeze scheduler": 2,
+    "failpoint-error worker": 6,
+    "failpoint-error api": 4,
+    "failpoint-error scheduler": 2,
+    "failpoint-delay worker": 3,
 }
 KILLS_AND_FREEZES = ("kill", "freeze")
 FIRST_SECONDS = 3.0
@@ -84,6 +106,7 @@ def _drawn(seed: int, until: float, gap: float) -> Iterator[Fault]:
 
 def _length(kind: str, chance: float) -> float:
     what, _, whom = kind.partition(" ")
+    what = what.removeprefix("failpoint-")
     if what == "freeze" and whom in ("worker", "api", "scheduler"):
         return LEASE + 0.5 + 2 * chance
     if what == "freeze":

@@ -1,10 +1,7 @@
 """The processes under test, as `parley serve`, `worker` and `scheduler` run them, with a scripted model and tools.
 
-Two tools keep a journal: `note` may be repeated, `pay` may not. The prompt says what to do:
-
-    name=c7 tools=note,pay words=12 pause=0.02
-
-so many tool calls one after the other, then an answer of so many words. Each answer is worded differently, so that two
+Three tools keep a journal: `note` may be repeated, `pay` may not, `tell` reports progress. The prompt says what to do,
+see `words`. Each answer is worded differently, so that two
 answers mixed into one are seen.
 """
 
@@ -14,21 +11,24 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import pydantic_ai.models.openai  # noqa: F401 - loaded here once, so that no process under test has to
 import structlog
 import uvicorn
 import uvloop
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 
-from app import telemetry
+from app import failpoints, telemetry
 from app.main import create_app
 from app.notifications import deliver
 from app.settings import Settings
 from app.tools import BUILT_IN, Risk
 from tests.engine import scripted, tool
+from tests.faults.suite.failpoint import Slot, hook
 from tests.faults.suite.journal import Journal
+from tests.faults.suite.words import SAYING
 from workers import resident, scheduler, worker
 
-SAYING = re.compile(r"name=(\S+) tools=(\S*) words=(\d+) pause=([\d.]+)")
 # Faults come far more often than in life: a run that meets many is no poison, and a sender's lease is short.
 CRASH_CAP = 50
 MAIL_ATTEMPTS = 1000
@@ -36,9 +36,11 @@ MAIL_ATTEMPTS = 1000
 
 def run(role: str, given: dict[str, Any]) -> None:
     """Be one of the processes until a signal ends it."""
-    install(Journal(Path(given.pop("journal"))))
+    journal = Journal(Path(given.pop("journal")))
+    install(journal)
+    failpoints.arm(hook(Slot(Path(given.pop("slot"))), journal))
     resident.CRASH_CAP = CRASH_CAP
-    deliver.MAX_ATTEMPTS = MAIL_ATTEMPTS
+    deliver.MAX_ATTEMPTS = deliver.LOST_SENDERS = MAIL_ATTEMPTS
     deliver.SEND_SECONDS, deliver.LEASE_SECONDS, deliver.LONGEST_RETRY_SECONDS = 2.0, 4.0, 2.0
     settings = Settings.of(**given)
     telemetry.configure(settings)
@@ -71,9 +73,19 @@ def install(journal: Journal) -> None:
         journal.note("ask", name=name, n=given, nonce=nonce)
         await asyncio.sleep(0.01)
         if given < len(tools):
-            arguments = {"name": name, "n": given}
+            arguments = {"text": name} if tools[given] == "notify" else {"name": name, "n": given}
             return ModelResponse(parts=[ToolCallPart(tools[given], arguments, tool_call_id=f"call-{given}")])
         return ModelResponse(parts=[TextPart(" ".join([name, *(f"{nonce}{n}" for n in range(words))]))])
+
+    async def flaky(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        if secrets.randbelow(2):
+            journal.note("ask", name=understand(messages)[0], n=understand(messages)[3], nonce="none")
+            raise ModelHTTPError(503, "flaky")
+        return await model(messages, info)
+
+    async def tell(context: Any, arguments: dict[str, Any]) -> Any:
+        await context.progress(f"{arguments['name']} is at it")
+        return await _work(journal, "tell", context, arguments, 0.05)
 
     async def note(context: Any, arguments: dict[str, Any]) -> Any:
         return await _work(journal, "note", context, arguments, 0.05)
@@ -82,7 +94,9 @@ def install(journal: Journal) -> None:
         return await _work(journal, "pay", context, arguments, 0.15)
 
     scripted("suite", model, pause=0.02)
+    scripted("flaky", flaky, pause=0.02)
     BUILT_IN["note"] = tool("note", note, risk=Risk.WRITE, timeout_seconds=60)
+    BUILT_IN["tell"] = tool("tell", tell, risk=Risk.WRITE, timeout_seconds=60)
     BUILT_IN["pay"] = tool("pay", pay, idempotent=False, risk=Risk.WRITE, timeout_seconds=60)
 
 
@@ -109,4 +123,4 @@ def understand(messages: list[ModelMessage]) -> tuple[str, list[str], int, int]:
 
 def _prompt(message: ModelRequest) -> re.Match[str] | None:
     texts = [str(part.content) for part in message.parts if isinstance(part, UserPromptPart)]
-    return SAYING.search("\n".join(texts))
+    return next(reversed(list(SAYING.finditer("\n".join(texts)))), None)

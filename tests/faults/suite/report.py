@@ -11,6 +11,7 @@ class Report:
     """What a run of the suite found."""
 
     seed: int
+    again: str
     minutes: float
     environment: dict[str, Any]
     faults: dict[str, int]
@@ -24,6 +25,7 @@ class Report:
     wrong: int
     violations: list[dict[str, str]]
     recovery_seconds: dict[str, dict[str, float | int | None]]
+    failpoints: dict[str, int]
     drain_seconds: float
     streams: dict[str, int]
     logged_errors: dict[str, int]
@@ -36,12 +38,15 @@ class Report:
         lines = [
             f"# Faults: seed {self.seed}, {self.minutes:g} minutes",
             "",
+            f"Again: `{self.again}`",
+            "",
             f"{self.kills_and_freezes} kills and freezes, {sum(self.faults.values())} faults in all; "
             f"{sum(self.runs.values())} runs, {sum(self.acknowledged.values())} acknowledged to clients. "
             f"**Lost {self.lost}, doubled {self.doubled}, otherwise wrong {self.wrong}.** "
             f"Everything had ended {self.drain_seconds:.1f} s after the last fault.",
             "",
             *_table("Fault", "times", self.faults),
+            *_table("Failpoint", "times", self.failpoints),
             *_table("Run ended as", "runs", self.runs),
             *_table("Acknowledged", "runs", self.acknowledged),
             *_table("Streams", "", self.streams),

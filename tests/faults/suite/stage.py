@@ -22,7 +22,10 @@ from app.embedded.ports import free_port
 from app.embedded.processes import Process
 from app.settings import Settings
 from tests import databases
+from tests.faults.suite.failpoint import Order, Slot
+from tests.faults.suite.journal import Journal
 from tests.faults.suite.nursery import Nursery
+from tests.faults.suite.outside import Outside
 from tests.faults.suite.proxy import Proxy
 from tests.notifications.servers import MailServer
 
@@ -33,9 +36,14 @@ AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Mail(MailServer):
-    """An SMTP server that takes its time, so that senders die between sending and saying so."""
+    """An SMTP server that takes its time, so that senders die between sending and saying so, and refuses now and then."""
+
+    _asked = 0
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self._asked += 1
+        if self._asked % 19 == 0:
+            self.replies.append("451 try again later")
         answer = await super().handle_DATA(server, session, envelope)
         await asyncio.sleep(0.05)
         return answer
@@ -48,6 +56,7 @@ class Actor:
     role: str
     name: str
     settings: dict[str, Any]
+    slot: Slot
     pid: int = 0
     frozen: bool = False
     down: bool = True
@@ -72,7 +81,11 @@ class Stage:
     nursery: Nursery
     postgres_proxy: Proxy
     redis_proxy: Proxy
+    mail_proxy: Proxy
+    outside_proxy: Proxy
+    api_proxies: list[Proxy]
     mail: Mail
+    outside: Outside
     actors: list[Actor] = field(default_factory=list)
     freezes: list[Frozen] = field(default_factory=list)
 
@@ -86,7 +99,14 @@ class Stage:
 
     @property
     def ports(self) -> list[int]:
-        return [actor.settings["parley_port"] for actor in self.actors if actor.role == "api"]
+        """Where clients reach the API: at its proxies."""
+        return [proxy.port for proxy in self.api_proxies]
+
+    @property
+    def proxies(self) -> dict[str, list[Proxy]]:
+        """All of them, by what stands behind."""
+        stores = {"postgres": [self.postgres_proxy], "redis": [self.redis_proxy]}
+        return {**stores, "smtp": [self.mail_proxy], "outside": [self.outside_proxy], "http": self.api_proxies}
 
     def settings(self) -> dict[str, Any]:
         """The settings of the processes, which see the stores through the proxies."""
@@ -102,8 +122,11 @@ class Stage:
             "parley_concurrency": 8,
             "parley_pool_size": 5,
             "smtp_host": "127.0.0.1",
-            "smtp_port": self.mail.port,
+            "smtp_port": self.mail_proxy.port,
             "smtp_security": "none",
+            "slack_webhook_url": f"http://127.0.0.1:{self.outside_proxy.port}/services/T0/B0/secretWXYZ",
+            "openai_base_url": f"http://127.0.0.1:{self.outside_proxy.port}/v1",
+            "parley_egress_allow": f"127.0.0.1:{self.outside_proxy.port}",
             "log_level": "WARNING",
             "log_format": "json",
         }
@@ -113,15 +136,19 @@ class Stage:
     async def raise_curtain(self) -> None:
         """Start every process and wait until they answer."""
         for number, role in enumerate(ROLES):
-            given = {**self.settings(), "journal": str(self.journal)}
+            name = f"{role}-{number % 2 + 1}"
+            slot = self.home / f"{name}.slot"
+            given = {**self.settings(), "journal": str(self.journal), "slot": str(slot)}
             if role == "api":
-                given["parley_port"] = free_port()
-            self.actors.append(Actor(role, f"{role}-{number % 2 + 1}", given))
+                given["parley_port"] = self.api_proxies[number % 2].to_port
+            self.actors.append(Actor(role, name, given, Slot(slot)))
         for actor in self.actors:
             await self.start(actor)
-        await asyncio.gather(*(_until(lambda port=port: _listens(port), 60) for port in self.ports))
+        ports = [proxy.to_port for proxy in self.api_proxies]
+        await asyncio.gather(*(_until(lambda port=port: _listens(port), 60) for port in ports))
 
     async def start(self, actor: Actor) -> None:
+        actor.slot.clear()
         actor.pid = await self.nursery.start(actor.role, actor.settings)
         actor.down = actor.frozen = False
 
@@ -145,11 +172,26 @@ class Stage:
         self.freezes.append(Frozen(pid, since, time.time()))
         actor.frozen = False
 
+    async def reach(self, actor: Actor, order: Order, patience: float) -> str | None:
+        """Arm failpoints and wait until the actor has got to one; None when it never did."""
+        pid, until = actor.pid, time.monotonic() + patience
+        actor.slot.arm(order)
+        while not actor.slot.fired and time.monotonic() < until and actor.pid == pid and not actor.down:
+            await asyncio.sleep(0.02)
+        if actor.pid != pid:
+            return None
+        fired = actor.slot.disarm()
+        await asyncio.sleep(0.02)  # It may have been about to.
+        return fired or actor.slot.disarm()
+
     async def restart_ended(self) -> None:
         """Start again what ended by itself."""
         for actor in self.actors:
-            if not actor.down and await self.nursery.ended(actor.pid):
-                await self.start(actor)
+            await self.restart_if_ended(actor)
+
+    async def restart_if_ended(self, actor: Actor) -> None:
+        if not actor.down and await self.nursery.ended(actor.pid):
+            await self.start(actor)
 
     # --- servers --------------------------------------------------------------------------------------
 
@@ -238,8 +280,15 @@ async def staged(options: dict[str, str], *, keep: bool = False) -> AsyncIterato
                 _proxy(url) as before_postgres,
                 _proxy(servers.valkey.url) as before_redis,
                 Mail() as mail,
+                Proxy("127.0.0.1", mail.port) as before_mail,
+                Outside(Journal(home / "journal.jsonl")) as outside,
+                Proxy("127.0.0.1", outside.port) as before_outside,
+                Proxy("127.0.0.1", free_port()) as one,
+                Proxy("127.0.0.1", free_port()) as other,
             ):
-                stage = Stage(home, servers, url, nursery, before_postgres, before_redis, mail)
+                outside.public_port = before_outside.port
+                proxies = (before_postgres, before_redis, before_mail, before_outside)
+                stage = Stage(home, servers, url, nursery, *proxies, [one, other], mail, outside)
                 await stage.raise_curtain()
                 yield stage
                 nursery.close()
