@@ -7,7 +7,9 @@ other numbers are those of this machine at this moment.
 """
 
 import argparse
+import asyncio
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -42,10 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments; the command line's when None.
 
     Returns:
-        0, or 1 when a phase was voided by an error.
+        0, 1 when a phase was voided by an error, 130 when it was stopped.
     """
     chosen = arguments().parse_args(argv)
-    results, environment = uvloop.run(measure(chosen))
+    try:
+        results, environment = uvloop.run(measure(chosen))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return 130
     if chosen.json:
         print(json.dumps({"environment": environment, **results.summary()}, indent=1))
     elif chosen.markdown == STDOUT:
@@ -78,6 +83,7 @@ def arguments() -> argparse.ArgumentParser:
 
 async def measure(chosen: argparse.Namespace) -> tuple[Results, dict[str, Any]]:
     """All stages one after the other; in each of them every phase goes over its servers before the next one begins."""
+    _stop_on_sigterm()
     results = Results(quick=chosen.quick)
     environment: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="parley-bench-", ignore_cleanup_errors=True) as folder:
@@ -92,6 +98,13 @@ async def measure(chosen: argparse.Namespace) -> tuple[Results, dict[str, Any]]:
         results.starts = await starts(1 if chosen.quick else 2)
     environment["load_average_at_end"] = machine.load()
     return results, environment
+
+
+def _stop_on_sigterm() -> None:
+    """Stop as Ctrl-C does: with every server that was started."""
+    task = asyncio.current_task()
+    assert task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _stages(chosen: argparse.Namespace) -> dict[str, list[Phase]]:

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 from pydantic_ai import Agent
 from redis.asyncio import Redis
 
-from benchmarks import sampler
+from benchmarks import leash, sampler
 from benchmarks.model import zero_model
 
 SCHEMA = """
@@ -180,6 +180,7 @@ async def run_worker() -> None:
 
 
 if __name__ == "__main__":
+    leash.hold()
     sampler.install()
     if sys.argv[1] == "api":
         uvicorn.run(api, port=int(sys.argv[2]), loop="uvloop", http="httptools", log_level="warning", access_log=False)

@@ -14,7 +14,7 @@ from app import telemetry
 from app.main import create_app
 from app.providers import Providers
 from app.settings import Settings
-from benchmarks import sampler
+from benchmarks import leash, sampler
 from benchmarks.model import zero_model
 from workers import worker
 
@@ -26,6 +26,7 @@ def main(role: str) -> None:
     settings = Settings.of(**json.loads(os.environ["BENCHMARK_SETTINGS"]))
     Providers.register("zero", zero_model)
     telemetry.configure(settings)
+    leash.hold()
     sampler.install()
     if role == "worker":
         uvloop.run(worker.main(settings))

@@ -66,7 +66,10 @@ class Results:
         lines += [f"{name}: {_values(values)}" for name, values in self.starts.items()]
         lines += [f"memory MB (PSS) {name}: {_memory(groups)}" for name, groups in self.memory.items()]
         lines += [f"VOID {name}: {why}" for name, why in self.void.items()]
-        return "\n".join([*lines, "", *(_line(verdict) for verdict in self.verdicts())])
+        beside = [
+            f"       {phase}: {measure}: {_against(*values)}" for phase, measure, *values in _beside(summary["phases"])
+        ]
+        return "\n".join([*lines, "", *(_line(verdict) for verdict in self.verdicts()), "", "beside them:", *beside])
 
     # --- as Markdown -------------------------------------------------------------------------------------
 
@@ -187,6 +190,10 @@ def _beside(phases: dict[str, Any]) -> list[tuple[str, ...]]:
             yardstick = _values(found[targets[0]]) if len(targets) > 1 else ""
             rows.append((phase, measure, yardstick, _values(found[targets[-1]]), _values(found.get("ratio", []))))
     return rows
+
+
+def _against(yardstick: str, ours: str, ratio: str) -> str:
+    return f"{ours} (yardstick {yardstick}, ratio {ratio})" if yardstick else ours
 
 
 def _parts_table(name: str, measures: dict[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ from app.conversations import NewConversation, Turn, find_agent, start
 from app.db import DEFAULT_WORKSPACE, Database
 from app.patterns import PATTERNS
 from app.settings import Settings
+from benchmarks import leash
 from benchmarks.client import Failed
 from benchmarks.machine import cpu_ms
 from benchmarks.model import order
@@ -119,4 +120,5 @@ async def _at_rate(accept: Accept, ids: list[UUID], rate: float) -> dict[str, fl
 
 
 if __name__ == "__main__":
+    leash.hold()
     print(json.dumps(uvloop.run(offer(float(sys.argv[1]), float(sys.argv[2])))))

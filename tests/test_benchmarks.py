@@ -11,11 +11,11 @@ import pytest
 from benchmarks.__main__ import main, place_figures
 from benchmarks.client import Client, Failed
 from benchmarks.report import Results
-from benchmarks.sampler import part_of
+from benchmarks.sampler import PARTS, part_of
 
 
 def test_a_tiny_run_measures_both_and_voids_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--quick", "--json", "--only", "delegated-1", "first-event", "chat-tools", "parts"]) == 0
+    assert main(["--quick", "--json", "--only", "delegated-1", "first-event", "chat-tools"]) == 0
 
     found = json.loads(capsys.readouterr().out)
     assert found["void"] == {}
@@ -26,8 +26,17 @@ def test_a_tiny_run_measures_both_and_voids_nothing(capsys: pytest.CaptureFixtur
     ]
     assert found["phases"]["first-event"]["first text over the model's ms p50"]["floor-inline"][0] > 0
     assert found["phases"]["chat-tools"]["cpu ms api"]["ratio"][0] > 0
-    assert found["phases"]["parts"]["worker agent ms"]["parley"][0] > 0
     assert found["memory_pss_mb"]["parley"].keys() >= {"api", "worker"}
+
+
+def test_the_samplers_find_the_parts_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick", "--json", "--only", "parts"]) == 0
+
+    parts = json.loads(capsys.readouterr().out)["phases"]["parts"]
+    for server in ("api", "worker"):
+        shares = sum(parts[f"{server} {part} ms"]["parley"][0] for part in PARTS)
+        assert shares == pytest.approx(parts[f"{server} ms"]["parley"][0])
+    assert parts["worker agent ms"]["parley"][0] > parts["worker http ms"]["parley"][0]
 
 
 def test_ratios_are_taken_round_by_round_and_a_void_phase_is_not_reported() -> None:
