@@ -55,17 +55,16 @@ taken by every POST that creates or starts something; times are UTC.
 FORGET_SECONDS = 3600.0
 
 # In this order a path is looked for: what is fixed stands before what takes any name.
-# Those that are asked most come first: a request is matched against one after the other.
 ROUTERS = (
-    bulk.router,
-    runs.router,
-    tasks.router,
+    health.router,
     conversations.router,
     messages.router,
-    health.router,
+    bulk.router,
+    runs.router,
     approvals.router,
     holds.router,
     webhooks.router,
+    tasks.router,
     deliveries.router,
     agents.router,
     tools.router,
