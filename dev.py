@@ -4,7 +4,7 @@
     python3 dev.py                 start everything: PostgreSQL, Valkey, the API, workers, scheduler
     python3 dev.py test [args]     run the tests
     python3 dev.py check [args]    run what CI runs: format, lint, import contracts, types, tests
-    python3 dev.py faults [args]   kill, freeze and cut everything for a while, then check (--minutes, --seed)
+    python3 dev.py faults [args]   kill, freeze and cut everything for a while, then check (--short, --minutes, --seed)
     python3 dev.py planted [name]  plant known defects in a copy, one at a time, and count those that tests catch
     python3 dev.py <command> ...   the same as `parley <command> ...`
 

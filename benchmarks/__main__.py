@@ -95,7 +95,11 @@ async def measure(chosen: argparse.Namespace) -> tuple[Results, dict[str, Any]]:
                 for name, phases in stages.items():
                     await _stage(name, phases, ground, chosen, results, environment)
     if not chosen.only or STARTS in chosen.only:
-        results.starts = await starts(1 if chosen.quick else 2)
+        _say(f"round 1 of 1: {STARTS}")
+        try:
+            results.starts = await starts(1 if chosen.quick else 2)
+        except* VOIDING as errors:
+            results.void[STARTS] = _why("dev.py", errors)
     environment["load_average_at_end"] = machine.load()
     return results, environment
 

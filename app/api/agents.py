@@ -181,21 +181,25 @@ async def list_versions(agent: str, caller: Reads, page: Annotated[PageOf, paged
 
 
 @router.post("/agents/{agent}/publish", summary="Publish a version")
-async def publish_agent(agent: str, caller: Writes, body: VersionBody | None = None) -> AgentOut:
+async def publish_agent(agent: str, caller: Writes, key: Idempotent, body: VersionBody | None = None) -> AgentOut:
     """Serves a version, the newest when none is named, to every run that starts from now on."""
     async with caller.transaction() as session:
-        version = body.version if body else None
-        chosen = await agents.publish(session, caller.settings, caller.workspace_id, agent, version)
-        return await _chosen(caller, session, chosen, "agent.publish")
+        if not (repeat := await key.claim(session, caller, "agent", agent)):
+            version = body.version if body else None
+            chosen = await agents.publish(session, caller.settings, caller.workspace_id, agent, version)
+            return await _chosen(caller, session, chosen, "agent.publish")
+    return await _served(caller, repeat.id)
 
 
 @router.post("/agents/{agent}/rollback", summary="Roll back")
-async def rollback_agent(agent: str, caller: Writes, body: VersionBody | None = None) -> AgentOut:
+async def rollback_agent(agent: str, caller: Writes, key: Idempotent, body: VersionBody | None = None) -> AgentOut:
     """Serves an earlier version again, the one before the served one when none is named."""
     async with caller.transaction() as session:
-        version = body.version if body else None
-        chosen = await agents.rollback(session, caller.settings, caller.workspace_id, agent, version)
-        return await _chosen(caller, session, chosen, "agent.rollback")
+        if not (repeat := await key.claim(session, caller, "agent", agent)):
+            version = body.version if body else None
+            chosen = await agents.rollback(session, caller.settings, caller.workspace_id, agent, version)
+            return await _chosen(caller, session, chosen, "agent.rollback")
+    return await _served(caller, repeat.id)
 
 
 async def _chosen(caller: Caller, session: Any, version: AgentVersion, action: str) -> AgentOut:

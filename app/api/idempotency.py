@@ -36,6 +36,7 @@ FIND = """
 select body_sha256, resource_kind, resource_id from idempotency
 where workspace_id = :workspace and principal_id = :principal and route = :route and key = :key
 """
+GIVE_BACK = "delete from idempotency where resource_id = :id and key = :key returning true"
 FORGET = f"delete from idempotency where created_at < now() - interval '{KEPT_HOURS} hours'"
 
 
@@ -90,6 +91,11 @@ class IdempotencyKey:
         if kept["body_sha256"] != self.body_sha256:
             raise IdempotencyConflict
         return Repeat(kept["resource_kind"], kept["resource_id"])
+
+    async def give_back(self, door: Connection | AsyncSession, id: object) -> None:
+        """Let go of a key that was taken for a resource which was refused after all."""
+        if self.key is not None:
+            await _row(door, GIVE_BACK, {"id": str(id), "key": self.key})
 
 
 async def _row(door: Connection | AsyncSession, statement: str, values: dict[str, Any]) -> Any:

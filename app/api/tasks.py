@@ -116,7 +116,7 @@ class RotateBody(Body):
 class Rotated(BaseModel):
     """The new secret, shown this once."""
 
-    secret: str
+    secret: str | None = Field(description="Null when the call is repeated with its Idempotency-Key.")
     webhook_url: str
 
 
@@ -366,11 +366,14 @@ async def list_receipts(task_id: UUID, caller: Reads, page: Annotated[PageOf, pa
 
 
 @router.post("/tasks/{task_id}/webhook/rotate", summary="Give a webhook a new secret")
-async def rotate_webhook(task_id: UUID, caller: Writes, body: RotateBody | None = None) -> Rotated:
+async def rotate_webhook(task_id: UUID, caller: Writes, key: Idempotent, body: RotateBody | None = None) -> Rotated:
     """The secret is shown this once; the one before stays good for the overlap."""
     overlap = (body or RotateBody.model_validate({})).overlap_seconds
     async with caller.database.engine_tx() as connection:
-        secret = await tasks.rotate(connection, caller.settings, caller.workspace_id, task_id, overlap_seconds=overlap)
-        await _note(connection, caller, "task.rotate", task_id, overlap_seconds=overlap)
+        secret = None
+        if not await key.claim(connection, caller, "task", task_id):
+            rotate = tasks.rotate
+            secret = await rotate(connection, caller.settings, caller.workspace_id, task_id, overlap_seconds=overlap)
+            await _note(connection, caller, "task.rotate", task_id, overlap_seconds=overlap)
     task = await show(caller, task_id, secret)
     return Rotated(secret=secret, webhook_url=task.webhook_url or "")

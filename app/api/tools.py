@@ -10,11 +10,20 @@ from pydantic import BaseModel, Field, model_validator
 
 from app import audit, sandbox
 from app.api.access import Caller, may
-from app.api.idempotency import Idempotent
+from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.shapes import Body
 from app.api.strict import resource
-from app.errors import Conflict, Disabled, Duplicate, InvalidRequest, NotAvailable, NotFound, UnknownReference
+from app.errors import (
+    Conflict,
+    Disabled,
+    Duplicate,
+    InvalidArguments,
+    InvalidRequest,
+    NotAvailable,
+    NotFound,
+    UnknownReference,
+)
 from app.models import RegisteredTool, ToolVersion, new_id
 from app.sandbox import Limits
 from app.settings import Settings
@@ -289,26 +298,44 @@ def _refuse_built_in(name: str) -> None:
 
 
 @router.post("/tools/execute", summary="Call a tool by name")
-async def execute_named(body: ExecuteBody, caller: Writes) -> ExecutedOut:
+async def execute_named(body: ExecuteBody, caller: Writes, key: Idempotent) -> ExecutedOut:
     """As `/tools/{name}/execute`, with the name in the body."""
     try:
-        return await _execute(body.tool, body.arguments, caller)
+        return await _execute(body.tool, body.arguments, caller, key)
     except NotFound as error:
         raise UnknownReference(error.detail, field="tool") from error
 
 
 @router.post("/tools/{name}/execute", summary="Call a tool")
-async def execute_tool(name: str, body: ArgumentsBody, caller: Writes) -> ExecutedOut:
+async def execute_tool(name: str, body: ArgumentsBody, caller: Writes, key: Idempotent) -> ExecutedOut:
     """Calls a tool by hand, outside any run. A call that fails is 200 with `error`."""
-    return await _execute(name, body.arguments, caller)
+    return await _execute(name, body.arguments, caller, key)
 
 
-async def _execute(name: str, arguments: dict[str, Any], caller: Caller) -> ExecutedOut:
+async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: IdempotencyKey) -> ExecutedOut:
     tool, version = await _at_hand(name, caller)
     engine = caller.engine
     context = HandContext(caller.workspace_id, caller.settings, engine.egress, engine.providers, new_id())
-    done: Executed = await execute(caller.database, context, tool, arguments, version=version)
+    async with caller.database.connection() as connection:
+        if repeat := await key.claim(connection, caller, "tool_call", context.effect_key):
+            return await _executed(caller, repeat.uuid)
+    try:
+        done: Executed = await execute(caller.database, context, tool, arguments, version=version)
+    except InvalidArguments:
+        async with caller.database.connection() as connection:
+            await key.give_back(connection, context.effect_key)
+        raise
     return ExecutedOut(result=done.result, duration_ms=done.duration_ms, error=done.error)
+
+
+EXECUTED = "select result, duration_ms, error from tool_calls where workspace_id = $1 and id = $2"
+
+
+async def _executed(caller: Caller, call_id: UUID) -> ExecutedOut:
+    row = await caller.database.fetchrow(EXECUTED, caller.workspace_id, call_id)
+    if row is None:
+        raise Conflict("this call is under way, or was cut off before its result was stored")
+    return ExecutedOut(**dict(row))
 
 
 async def _at_hand(name: str, caller: Caller) -> tuple[Tool, int | None]:

@@ -15,7 +15,6 @@ from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
 from app.messages import clean_result
-from app.models import new_id
 from app.providers import Providers, default_model
 from app.settings import Settings
 from app.tools.tool import Park, Tool
@@ -101,7 +100,7 @@ async def execute(
     executed = Executed(result, round((time.monotonic() - began) * 1000, 2), error)
     await database.execute(
         RECORD,
-        new_id(),
+        context.effect_key,
         context.workspace_id,
         f"hand_{context.effect_key.hex}",
         tool.name,

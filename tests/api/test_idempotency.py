@@ -12,8 +12,9 @@ import pytest
 from app.api.access import Caller
 from app.api.idempotency import IdempotencyKey, Repeat, forget_old
 from app.db import DEFAULT_WORKSPACE, Database
-from app.errors import IdempotencyConflict
+from app.errors import IdempotencyConflict, InvalidArguments
 from app.identity import CONFIGURED_ADMIN, LOCAL, Principal
+from tests.engine import tool, tools
 
 Door = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -127,6 +128,56 @@ async def test_a_secret_is_not_shown_again(client: httpx.AsyncClient) -> None:
     assert first["key"].startswith("parley_")
     assert (again["id"], again["key"]) == (first["id"], None)
     assert len((await client.get("/keys")).json()["items"]) == 1
+
+
+async def test_a_repeated_rollback_goes_back_once(client: httpx.AsyncClient) -> None:
+    await client.post("/agents", json={"name": "x"})
+    for version in (2, 3):
+        await client.patch("/agents/x", json={"description": str(version)})
+        answers = [await client.post("/agents/x/publish", headers={"Idempotency-Key": f"p{version}"}) for _ in range(2)]
+        assert [answer.json()["version"] for answer in answers] == [version, version]
+    for _ in range(2):
+        back = await client.post("/agents/x/rollback", headers={"Idempotency-Key": "back"})
+        assert back.json()["published_version"] == 2
+
+
+async def test_a_repeated_rotation_makes_one_secret_and_shows_it_once(client: httpx.AsyncClient) -> None:
+    body = {"task_type": "triggered", "prompt": "Look.", "trigger_config": {"verifier": "bearer", "secret": "s" * 20}}
+    task = (await client.post("/tasks", json=body)).json()
+    path = f"/tasks/{task['id']}/webhook/rotate"
+    first, again = [await client.post(path, headers={"Idempotency-Key": "one"}) for _ in range(2)]
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.json()["secret"]
+    assert again.json()["secret"] is None
+    (entry,) = (await client.get("/audit", params={"action": "task.rotate"})).json()["items"]
+    assert entry["subject_id"] == task["id"]
+
+
+async def test_a_repeated_call_of_a_tool_is_made_once(client: httpx.AsyncClient) -> None:
+    made: list[Any] = []
+    go_on = asyncio.Event()
+
+    async def work(context: Any, arguments: dict[str, Any]) -> Any:
+        if "bad" in arguments:
+            raise InvalidArguments("no", field="bad")
+        made.append(arguments)
+        await go_on.wait()
+        return len(made)
+
+    async def call(key: str = "one", **arguments: Any) -> httpx.Response:
+        body = {"arguments": arguments}
+        return await client.post("/tools/counted/execute", json=body, headers={"Idempotency-Key": key})
+
+    async with tools(tool("counted", work, idempotent=False)):
+        assert (await call(bad=1)).status_code == 422
+        first = asyncio.create_task(call())
+        while not made:
+            await asyncio.sleep(0.01)
+        assert (await call()).status_code == 409
+        go_on.set()
+        assert (await first).json()["result"] == 1
+        assert (await call()).json() == (await first).json()
+        assert (await call("two")).json()["result"] == 2
 
 
 async def test_a_tool_is_registered_once(client: httpx.AsyncClient) -> None:

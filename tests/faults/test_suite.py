@@ -17,6 +17,7 @@ from tests.faults.suite.journal import read
 from tests.faults.suite.perform import Performance
 from tests.faults.suite.plan import KILLS_AND_FREEZES, WEIGHTS, Fault, schedule
 from tests.faults.suite.report import Report
+from tests.faults.suite.rounds import LEADS_THERE
 from tests.faults.suite.stage import staged
 
 FAULTS = [
@@ -57,6 +58,7 @@ def test_nothing_is_lost_or_doubled_when_a_process_dies_at_every_failpoint() -> 
 def test_every_failpoint_is_somebodys() -> None:
     homes = [edge for edges in HOME.values() for edge in edges]
     assert sorted(homes) == sorted(EDGES)
+    assert set(LEADS_THERE) <= set(EDGES)
     assert all(set(HOME[role]) <= set(REACHED_BY[role]) <= set(EDGES) for role in HOME)
 
 
@@ -67,8 +69,11 @@ def test_a_slot_is_taken_once_and_by_whom_it_names(tmp_path: Path) -> None:
     assert theirs.take("before settle") is None, "skipped"
     assert theirs.take("after settle") == Order(["before settle", "after settle"], "kill")
     assert theirs.take("after settle") is None
-    assert ours.disarm() == "after settle"
-    assert ours.disarm() is None
+    ours.disarm()
+    assert ours.fired == "after settle", "it has happened"
+    ours.arm(Order(["before settle"], "kill"))
+    ours.disarm()
+    assert theirs.take("before settle") is None
 
 
 DIES = """

@@ -74,11 +74,10 @@ class Slot:
     def clear(self) -> None:
         self._bytes[0] = EMPTY
 
-    def disarm(self) -> str | None:
-        """Nothing shall happen any more; the failpoint at which it has happened already."""
-        fired = self.fired
-        self.clear()
-        return fired
+    def disarm(self) -> None:
+        """Nothing shall happen any more, unless it has."""
+        if self.state == ARMED:
+            self.clear()
 
     def take(self, name: str) -> Order | None:
         """The order, if it is for this failpoint and its turn has come."""

@@ -11,10 +11,11 @@ from redis.asyncio import Redis
 
 from app.embedded.processes import Process
 from app.redis import AWAY as REDIS_AWAY
-from tests.faults.suite.failpoint import ARMED, REACHED_BY, Order, both
+from tests.faults.suite.failpoint import ARMED, EMPTY, REACHED_BY, Order, both
 from tests.faults.suite.plan import KILLS_AND_FREEZES, Fault
-from tests.faults.suite.stage import AWAY, Actor, Frozen, Stage
+from tests.faults.suite.stage import AWAY, Actor, Frozen, Stage, seeded
 
+SUPERVISE_SECONDS = 0.5
 FAILPOINT_SECONDS = 8.0  # For so long a failpoint stays armed that nobody gets to.
 HELD = "select id, fence from runs where state = 'running' and owner like $1"
 
@@ -49,7 +50,7 @@ class Injector:
 
     async def play(self, faults: list[Fault], stop: asyncio.Event) -> None:
         """Each fault at its time; those that last go on beside the next ones. Then everything is well again."""
-        began = time.monotonic()
+        began, supervising = time.monotonic(), asyncio.create_task(self._supervise())
         for fault in faults:
             await _wait(stop, began + fault.at - time.monotonic())
             if stop.is_set():
@@ -57,10 +58,19 @@ class Injector:
             self._begin(fault)
         while self._under_way:
             await asyncio.wait(self._under_way)
+        supervising.cancel()
         for proxies in self.stage.proxies.values():
             for proxy in proxies:
                 proxy.heal()
         await self.stage.restart_ended()
+
+    async def _supervise(self) -> None:
+        """Start again what could not begin because PostgreSQL was away."""
+        while True:
+            await asyncio.sleep(SUPERVISE_SECONDS)
+            for actor in self.stage.actors:
+                if actor.slot.state == EMPTY:
+                    await self.stage.restart_if_ended(actor)
 
     def _begin(self, fault: Fault) -> None:
         task = asyncio.create_task(self._hit(fault), name=fault.kind)
@@ -116,11 +126,12 @@ class Injector:
         return able[fault.pick % len(able)] if able else None
 
     async def _failpoint(self, fault: Fault, action: str, role: str) -> bool:
-        actor, names = self._able(fault, role), both(REACHED_BY[role])
+        actor = self._able(fault, role)
         if actor is None or actor.slot.state == ARMED:
             return False
-        name = names[fault.amount % len(names)]
-        order = Order([name], action, fault.pick % 3, fault.seconds)
+        # Some of them, whichever comes first: one alone may be far away.
+        names = seeded(fault.amount, fault.pick, role).sample(both(REACHED_BY[role]), 4)
+        order = Order(names, action, fault.pick % 3, fault.seconds)
         return await self.at_failpoint(actor, order, FAILPOINT_SECONDS) is not None
 
     async def at_failpoint(self, actor: Actor, order: Order, patience: float) -> str | None:
@@ -132,6 +143,8 @@ class Injector:
             await self._bury(actor, order)
         elif order.action == "freeze":
             await self._thaw(actor, order)
+        if order.action != "kill":
+            actor.slot.clear()
         self.failpoints[f"{order.action} {name}"] += 1
         return name
 

@@ -25,7 +25,6 @@ LEADS_THERE = {
     "park": "question",
     "claim key": "narrow",
     "tool start": "payment",
-    "tool unknown": "payment",
     "progress": "telling",
     "notify": "telling",
     "steer": "steered",

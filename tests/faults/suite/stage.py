@@ -180,9 +180,10 @@ class Stage:
             await asyncio.sleep(0.02)
         if actor.pid != pid:
             return None
-        fired = actor.slot.disarm()
-        await asyncio.sleep(0.02)  # It may have been about to.
-        return fired or actor.slot.disarm()
+        if not actor.slot.fired:
+            actor.slot.disarm()
+            await asyncio.sleep(0.02)  # It may have been about to.
+        return actor.slot.fired if actor.pid == pid else None
 
     async def restart_ended(self) -> None:
         """Start again what ended by itself."""
@@ -190,7 +191,11 @@ class Stage:
             await self.restart_if_ended(actor)
 
     async def restart_if_ended(self, actor: Actor) -> None:
-        if not actor.down and await self.nursery.ended(actor.pid):
+        pid = actor.pid
+        if actor.down or not await self.nursery.ended(pid):
+            return
+        if actor.pid == pid and not actor.down:  # Nobody else does so just now.
+            actor.down = True
             await self.start(actor)
 
     # --- servers --------------------------------------------------------------------------------------
