@@ -7,8 +7,8 @@ from app.messages import FORMAT
 from app.runs.holds import OF_CONVERSATION, TOLD
 from app.runs.reasons import WORKERS
 
-# Without its agent, or held while it wants to run at once, a beginning matches nothing here: `start` and `reply` see
-# to it.
+# Without its agent, or held or perhaps without a model provider while it wants to run at once, a beginning matches
+# nothing here: `start` and `reply` see to it.
 BEGINNINGS = f"""
 with c as materialized (
     select x.*, a.id as agent_id, a.name as agent_name, a.published_version
@@ -23,7 +23,8 @@ with c as materialized (
 ), held as materialized (
     select c.*, (select {TOLD} from holds k where {OF_CONVERSATION} order by k.created_at limit 1) as hold from c
 ), x as materialized (
-    select * from held where owner is null or hold is null
+    select * from held
+    where owner is null or hold is null and not exists (select from breakers where opened_at is not null)
 )"""
 
 ROWS = f""", conversation as (
