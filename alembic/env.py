@@ -7,8 +7,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.embedded import with_running_servers
+from app.errors import DatabaseUnavailable, ParleyError
 from app.models import Base
-from app.settings import Settings
+from app.settings import Settings, place_of
 
 MIGRATION_LOCK = 7_031_995
 
@@ -26,9 +27,24 @@ async def connect_and_run() -> None:
     """Open the one connection."""
     dsn = context.config.attributes.get("dsn") or with_running_servers(Settings.load()).dsn()
     engine = create_async_engine(dsn.replace("postgresql://", "postgresql+asyncpg://", 1))
-    async with engine.connect() as connection:
-        await connection.run_sync(run)
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run)
+    except OSError as error:
+        said = f"PostgreSQL can't be reached at {place_of(dsn)} (DATABASE_URL): {error}"
+        raise DatabaseUnavailable(said) from error
+    finally:
+        await engine.dispose()
 
 
-asyncio.run(connect_and_run())
+def main() -> None:
+    """Migrate; from Alembic's own command an error with a name is one line."""
+    try:
+        asyncio.run(connect_and_run())
+    except ParleyError as error:
+        if "dsn" in context.config.attributes:
+            raise
+        raise SystemExit(f"alembic: {error.detail}") from None
+
+
+main()

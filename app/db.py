@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app import failpoints
 from app.errors import ConfigurationError, DatabaseUnavailable
-from app.settings import Settings
+from app.settings import Settings, place_of
 
 asyncpg = cast(Any, untyped_asyncpg)
 
@@ -153,7 +153,8 @@ class Database:
         except REFUSED as error:
             raise ConfigurationError(f"PostgreSQL refuses DATABASE_URL: {error}", field="DATABASE_URL") from error
         except UNAVAILABLE as error:
-            raise DatabaseUnavailable(f"PostgreSQL can't be reached: {error}", retry_after=2) from error
+            said = f"PostgreSQL can't be reached at {place_of(dsn)} (DATABASE_URL): {error}"
+            raise DatabaseUnavailable(said, retry_after=2) from error
         engine = create_async_engine(
             dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
             pool_size=settings.parley_pool_size,

@@ -34,7 +34,7 @@ from app.api import (
     webhooks,
 )
 from app.api.access import Edge
-from app.api.edge import BodyLimit, LocalOnly, Observed, PathPrefix
+from app.api.edge import BodyLimit, LocalOnly, Observed, PathPrefix, PlainStart
 from app.api.limits import RateLimits
 from app.api.metrics import Metrics
 from app.embedded.attach import with_running_servers
@@ -110,6 +110,7 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) 
         app.add_middleware(LocalOnly, origins=settings.cors_origins)
     app.add_middleware(Observed, metrics=metrics)
     app.add_middleware(PathPrefix)
+    app.add_middleware(PlainStart)
 
 
 @asynccontextmanager

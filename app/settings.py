@@ -284,6 +284,11 @@ class GivenSettings(Settings):
         return (init_settings,)
 
 
+def place_of(dsn: str) -> str:
+    """Host, port and database of a DSN: what may be shown of it."""
+    return dsn.partition("://")[2].rpartition("@")[2].partition("?")[0]
+
+
 def plain_dsn(dsn: str) -> str:
     """`postgres://` and `postgresql+asyncpg://` DSNs as `postgresql://`.
 

@@ -77,6 +77,26 @@ async def test_uvicorn_serves_it_and_stops_in_order(
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    "command", [("uvicorn", "app.main:app", "--port", "0"), ("alembic", "upgrade", "head")], ids=["uvicorn", "alembic"]
+)
+def test_a_database_that_is_away_is_said_in_one_line(command: tuple[str, ...], tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "DATABASE_URL": "postgresql://me:hidden@127.0.0.1:1/parley",
+        "PARLEY_HOME": str(tmp_path),
+        "LOG_FORMAT": "json",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    said = ended.stdout + ended.stderr
+    assert ended.returncode != 0
+    assert "PostgreSQL can't be reached at 127.0.0.1:1/parley (DATABASE_URL)" in said
+    assert "Traceback" not in said
+    assert "hidden" not in said
+
+
 def test_importing_reads_no_environment() -> None:
     code = "import app.main, sys; sys.exit('app' in vars(app.main))"
     environment = {**os.environ, "PARLEY_AUTH": "nonsense"}

@@ -1,5 +1,6 @@
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,29 @@ async def test_the_command_of_arq_runs_a_worker(settings: Settings, tmp_path: Pa
     assert process.returncode == 0, said.decode()
     async with Redis.from_url(settings.redis_dsn() or "") as redis:
         assert await redis.zcard(queue_name(LANE)) == 0
+
+
+async def test_it_waits_for_a_database_that_is_not_there_yet_and_can_be_stopped(tmp_path: Path) -> None:
+    given = {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+        "PARLEY_HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app.cli", "worker"),
+        cwd=tmp_path,
+        env=given,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            await process.stdout.readuntil(b"worker.database_away")
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0
 
 
 def test_the_module_has_nothing_else_to_ask_for() -> None:

@@ -66,7 +66,10 @@ async def main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    async with Engine.open(settings, kind="worker") as engine:
+    async with contextlib.AsyncExitStack() as stack:
+        engine = await _open(stack, settings, stop)
+        if engine is None:
+            return
         resident = await _start(engine)
         listener = asyncio.create_task(_listen_for_ever(settings, resident))
         log.info("worker.ready", owner=engine.owner, slots=settings.parley_concurrency)
@@ -75,6 +78,18 @@ async def main(settings: Settings) -> None:
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
         await resident.stop()
+
+
+async def _open(stack: contextlib.AsyncExitStack, settings: Settings, stop: asyncio.Event) -> Engine | None:
+    """Open the engine as soon as PostgreSQL is there; None when told to stop before."""
+    while not stop.is_set():
+        try:
+            return await stack.enter_async_context(Engine.open(settings, kind="worker"))
+        except DatabaseUnavailable as error:
+            log.warning("worker.database_away", detail=error.detail)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RESTART_SECONDS)
+    return None
 
 
 async def _start(engine: Engine) -> Resident:

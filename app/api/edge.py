@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,6 +121,25 @@ class _Watch:
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else str(new_id())
+
+
+class PlainStart:
+    """Says in one line why the application could not start, where the reason has a name."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; a failed start loses its traceback."""
+
+        async def said(message: Message) -> None:
+            error = sys.exc_info()[1]
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, ParleyError):
+                message = {**message, "message": error.detail}
+            await send(message)
+
+        await self.app(scope, receive, said if scope["type"] == "lifespan" else send)
 
 
 class LocalOnly:

@@ -4,11 +4,12 @@ No module of this package loads what only some commands need: the supervisor of 
 quick. What is heavy is imported inside the command that uses it.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from app import __version__
 from app.cli import chat, developer, doctor, outbox, processes, runs
 from app.cli.agents import agents
 from app.cli.keys import keys
@@ -29,6 +30,7 @@ class Root(TyperGroup):
             fail(error.detail)
 
 
+ABOUT = "Background jobs done by AI agents: every interaction is a conversation."
 PROCESSES = "Processes"
 WORK = "Work"
 OPERATION = "Operation"
@@ -43,9 +45,10 @@ def _make() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Background jobs done by AI agents: every interaction is a conversation.",
+        help=ABOUT,
         epilog="Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 130 stopped by Ctrl-C.",
     )
+    root.callback(help=ABOUT)(_options)
     for process in (processes.up, processes.serve, processes.worker, processes.scheduler, processes.migrate):
         root.command(rich_help_panel=PROCESSES)(process)
     root.command(rich_help_panel=WORK)(chat.chat)
@@ -58,6 +61,21 @@ def _make() -> typer.Typer:
     root.command(rich_help_panel=OPERATION)(developer.openapi)
     root.command(rich_help_panel=OPERATION, context_settings=developer.PASS_ON)(developer.bench)
     return root
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"parley {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before any command."""
+    del version
 
 
 parley = _make()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import aiosmtplib
@@ -125,6 +125,16 @@ async def _model(settings: Settings) -> list[Check]:
 
 
 async def _mail(settings: Settings) -> list[Check]:
+    found = await _mail_of(settings)
+    run = running(settings.parley_home)
+    if run is None:
+        return found
+    # A server reads its settings when it starts: what is set here now may be news to it.
+    whose = f"(by the settings here; {run.url} has those it was started with: GET /settings)"
+    return [replace(each, detail=f"{each.detail} {whose}") for each in found]
+
+
+async def _mail_of(settings: Settings) -> list[Check]:
     if settings.smtp_host is None:
         return [Check("mail", "ok", f"captured in {settings.parley_home / 'outbox'}: SMTP_HOST is not set")]
     options: dict[str, Any] = {**connection_options(settings), "timeout": SMTP_SECONDS}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from app import __version__
 from app.cli import parley
 from app.cli.reference import reference
 from app.cli.session import find_server
@@ -42,6 +43,10 @@ def test_help_lists_every_command() -> None:
         assert f" {name} " in said
     for name in ("keys", "outbox", "openapi", "bench"):
         assert f" {name} " in said
+
+
+def test_the_version_is_told() -> None:
+    assert parley_says("--version").stdout == f"parley {__version__}\n"
 
 
 def test_no_command_shows_help_and_is_wrong_usage() -> None:
@@ -112,6 +117,10 @@ def test_doctor_names_what_a_mail_server_does_not_do(home: Path, monkeypatch: py
     monkeypatch.setenv("SMTP_HOST", "127.0.0.1")
     monkeypatch.setenv("SMTP_PORT", "1")
     assert "127.0.0.1:1 can't be used" in parley_says("doctor", code=1).stdout
+    Home(home).write_run({"url": "http://127.0.0.1:1", "supervisor": os.getpid(), "database_url": "", "redis_url": ""})
+    told = json.loads(parley_says("doctor", "--json", code=1).stdout)
+    (mail,) = [check["detail"] for check in told["checks"] if check["check"] == "mail"]
+    assert "by the settings here; http://127.0.0.1:1 has those it was started with" in mail
 
 
 def test_outbox_lists_and_shows(home: Path) -> None:
