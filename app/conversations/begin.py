@@ -133,9 +133,9 @@ def accepted_as(new: Beginning, at: datetime | None) -> Accepted:
     """What a beginning asks for after its commit; when its time is not known, readers find its events in the log."""
     run = new.run
     claim = Claim(run.id, run.conversation_id, run.workspace_id, 1, 0, []) if new.inline else None
-    ids = {"run_id": run.id, "conversation_id": run.conversation_id}
-    events = stored(new.events, **ids, first=1, at=at) if at else []
-    return Accepted(**ids, claim=claim, ready=claim is None and run.run_at is None, events=events)
+    events = stored(new.events, run_id=run.id, conversation_id=run.conversation_id, first=1, at=at) if at else []
+    ready = claim is None and run.run_at is None
+    return Accepted(run.conversation_id, run.id, claim, ready=ready, events=events)
 
 
 class Beginnings:
