@@ -28,7 +28,11 @@ def pss_mb(groups: Groups) -> dict[str, float]:
 
 def tree(root: int) -> list[int]:
     """A process and everything below it."""
-    below = [int(pid) for task in Path(f"/proc/{root}/task").glob("*/children") for pid in _read(task).split()]
+    try:
+        tasks = os.listdir(f"/proc/{root}/task")
+    except OSError:  # it has ended
+        tasks = []
+    below = [int(pid) for task in tasks for pid in _read(f"/proc/{root}/task/{task}/children").split()]
     return [root, *(each for child in below for each in tree(child))]
 
 

@@ -11,9 +11,13 @@ from benchmarks.model import answer, order
 from benchmarks.phases import Phase, Sample, connected, drained
 from benchmarks.targets import AGENT, Parley
 
-THINKING_MS = 5000  # Longer than a second worker needs to start.
+THINKING_MS = 5000  # Longer than it takes to find them all running.
 SECONDS = 40.0
 RUNNING = "select count(*) from runs where state = 'running'"
+BUSIEST = """
+select w.pid from runs r join workers w on w.id = r.owner where r.state = 'running' and w.pid = any($1::int[])
+group by w.pid order by count(*) desc limit 1
+"""
 WORKERS = "select count(*) from workers where kind = 'worker'"
 RECOVERED = "select extract(epoch from max(claimed_at) - $1)::float from runs where crash_count = 1 and fence = 2"
 # Per run: how many ends its log holds, and how many answers its conversation.
@@ -26,16 +30,17 @@ from (select r.id, (select count(*) from events e where e.run_id = r.id and e.ty
 
 
 async def recovery(phase: Phase, target: Parley, count: int) -> Sample:
-    """Kill the worker while it executes, with another beside it."""
-    async with target.client(0) as client:
-        for _ in range(count):
-            await _submit(client)
-    await _until(target, RUNNING, count)
-    with parley_worker(target.home / "second-worker.log", target.environment):
+    """Kill the worker that executes most of the runs, with another beside it."""
+    with parley_worker(target.home / "second-worker.log", target.environment) as second:
         await _until(target, WORKERS, 2)
+        async with target.client(0) as client:
+            for _ in range(count):
+                await _submit(client)
+        await _until(target, RUNNING, count)
         async with connected(target.dsn) as connection:
+            busiest = await connection.fetchval(BUSIEST, [*target.processes["worker"], second])
             killed_at = await connection.fetchval("select clock_timestamp()")
-        os.kill(target.processes["worker"][0], signal.SIGKILL)
+        os.kill(busiest, signal.SIGKILL)
         await drained(target, SECONDS)
     async with connected(target.dsn) as connection:
         seconds = await connection.fetchval(RECOVERED, killed_at)
