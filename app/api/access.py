@@ -14,7 +14,7 @@ from app import audit
 from app.api.limits import LOCAL, READS, STRANGERS, WRITES, RateLimits
 from app.api.metrics import Metrics
 from app.api.problems import request_id_of
-from app.db import Database
+from app.db import DEFAULT_WORKSPACE, Database
 from app.errors import MissingScope, Unauthenticated
 from app.executor import Engine
 from app.identity import LOCAL as LOCAL_PRINCIPAL
@@ -66,6 +66,16 @@ class Caller:
         return audit.Entry(
             self.workspace_id, self.principal.id, action, kind, str(subject), detail, self.request_id, self.address
         )
+
+
+def server_only(caller: Caller, what: str) -> None:
+    """Refuse what is the server's and not a workspace's to admins of any workspace but the server's own.
+
+    Raises:
+        MissingScope: saying what is not theirs.
+    """
+    if caller.workspace_id != DEFAULT_WORKSPACE:
+        raise MissingScope(f"{what}: ask whoever runs the server")
 
 
 BEARER = HTTPBearer(

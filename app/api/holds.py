@@ -7,11 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import audit
-from app.api.access import Caller, may
+from app.api.access import Caller, may, server_only
 from app.api.strict import resource
 from app.conversations import find_agent
-from app.db import DEFAULT_WORKSPACE, Connection
-from app.errors import InvalidRequest, MissingScope, UnknownReference
+from app.db import Connection
+from app.errors import InvalidRequest, UnknownReference
 from app.runs import hold, holds, lift
 
 router = resource("operation")
@@ -98,8 +98,8 @@ async def _ref(connection: Connection, caller: Caller, body: HoldBody) -> UUID |
         MissingScope: it is everything, and the caller has a workspace of many.
         UnknownReference: it names nothing.
     """
-    if body.scope == "all" and caller.workspace_id != DEFAULT_WORKSPACE:
-        raise MissingScope("the scope all stops every workspace: ask whoever runs the server, or use workspace")
+    if body.scope == "all":
+        server_only(caller, "the scope all is about every workspace, workspace about yours")
     if body.scope in ("all", "workspace"):
         if body.ref is not None:
             raise InvalidRequest(f"the scope {body.scope} takes no ref", field="ref")

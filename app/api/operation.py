@@ -10,7 +10,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field, SecretStr
 
 from app import audit
-from app.api.access import Caller, may
+from app.api.access import Caller, may, server_only
 from app.api.pages import Page, PageOf, paged
 from app.api.strict import resource
 from app.credentials import mask
@@ -78,7 +78,11 @@ class WorkerOut(BaseModel):
 
 @router.get("/workers", summary="List processes")
 async def list_workers(caller: Admin, page: Annotated[PageOf, paged("workers")]) -> Page[WorkerOut]:
-    """API, worker and scheduler processes. For display: what a process holds stands in its runs' leases."""
+    """API, worker and scheduler processes. For display: what a process holds stands in its runs' leases.
+
+    They are the server's, so other workspaces than its own do not see them.
+    """
+    server_only(caller, "the processes belong to the server")
     rows = await caller.database.fetch(WORKERS, page.position, page.fetch)
     return page.cut(rows, lambda row: WorkerOut(**dict(row)))
 
@@ -120,5 +124,9 @@ def _plain(value: Any) -> Any:
 
 @router.get("/settings", summary="Show the settings")
 async def get_settings(caller: Admin) -> SettingsOut:
-    """What is in force in this process. Settings are changed in the environment, not here."""
+    """What is in force in this process. Settings are changed in the environment, not here.
+
+    They are the server's, so other workspaces than its own do not see them.
+    """
+    server_only(caller, "the settings belong to the server")
     return SettingsOut(items=list(_effective(caller.settings)))

@@ -1,9 +1,14 @@
 """/audit, /workers and /settings."""
 
-import httpx
+from uuid import UUID
 
+import httpx
+import pytest
+
+from app import identity
 from app.db import Database
 from app.settings import Settings
+from tests.api.conftest import ADMIN_KEY, bearer
 
 WORKER = """
 insert into workers (id, kind, host, pid, slots, running, seen_at)
@@ -41,3 +46,20 @@ async def test_the_audit_log_tells_who_did_what(client: httpx.AsyncClient) -> No
     assert (entries[-1]["request_id"], entries[-1]["detail"]) == ("r-1", {"name": "x"})
     only = (await client.get("/audit?action=agent.patch&limit=1")).json()
     assert [entry["detail"]["version"] for entry in only["items"]] == [2]
+
+
+OTHER = UUID("00000000-0000-7000-8000-0000000000ff")
+
+
+@pytest.mark.parametrize("path", ["/settings", "/workers"])
+async def test_what_is_the_servers_is_not_for_other_workspaces(
+    guarded: httpx.AsyncClient, database: Database, path: str
+) -> None:
+    await database.execute("insert into workspaces (id, name) values ($1, 'other')", OTHER)
+    async with database.transaction(OTHER) as session:
+        made = await identity.create_key(session, OTHER, "theirs", ["admin"])
+    theirs = made.text
+    refused = await guarded.get(path, headers=bearer(theirs))
+    assert (refused.status_code, refused.json()["code"]) == (403, "missing_scope")
+    assert (await guarded.get("/audit", headers=bearer(theirs))).status_code == 200
+    assert (await guarded.get(path, headers=bearer(ADMIN_KEY))).status_code == 200
