@@ -15,12 +15,13 @@ from app.api.answers import made_before
 from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.runs import RunOut
-from app.api.shapes import Body
+from app.api.shapes import Body, Warned
 from app.api.strict import resource
 from app.db import Connection
 from app.models import Task, new_id
+from app.notifications import NotificationConfig
 from app.notifications.config import shown as shown_notification
-from app.settings import Settings
+from app.settings import Settings, is_placeholder
 from app.tasks import NewTask, NewTasks, Saved, Shown, TaskBody, TaskPatch
 from app.tasks.fields import Instant, TaskType
 
@@ -72,6 +73,7 @@ class TaskOut(BaseModel):
     result: str | None = Field(description="The latest run's.")
     created_at: datetime
     updated_at: datetime
+    warnings: list[Warned] = Field(default_factory=list[Warned])
 
 
 COLUMNS = frozenset(column.name for column in Task.__table__.columns)
@@ -215,7 +217,9 @@ async def create_task(body: TaskBody, response: Response, caller: Writes, key: I
     if saved.accepted:
         caller.engine.welcome(saved.accepted)
     response.headers["Location"] = f"/tasks/{saved.id}"
-    return _shown_new(caller, saved) or await show(caller, saved.id, saved.secret)
+    task = _shown_new(caller, saved) or await show(caller, saved.id, saved.secret)
+    task.warnings = warnings_of(body.notification_config)
+    return task
 
 
 async def _store(caller: Caller, body: TaskBody) -> Saved:
@@ -248,6 +252,15 @@ def _shown_new(caller: Caller, saved: Saved) -> TaskOut | None:
     if task is None or begun is None or task.concurrency_key is not None:
         return None
     return shown(Shown(task, begun.agent, None, None), runs.shown_new(task, begun), caller.settings)
+
+
+def warnings_of(config: NotificationConfig | None) -> list[Warned]:
+    """What will keep people from being told, though it may be stored."""
+    url = config.slack_webhook_url if config else None
+    if url is None or not is_placeholder(url):
+        return []
+    said = "this is the address of an example: Slack will refuse what is sent there"
+    return [Warned(code="placeholder", field="notification_config.slack_webhook_url", detail=said)]
 
 
 async def _note(connection: Connection, caller: Caller, action: str, task_id: UUID, **detail: Any) -> None:
@@ -298,7 +311,9 @@ async def patch_task(task_id: UUID, changes: TaskPatch, caller: Writes) -> TaskO
     async with caller.database.engine_tx() as connection:
         saved = await tasks.patch(connection, caller.settings, caller.workspace_id, task_id, changes)
         await _note(connection, caller, "task.patch", task_id, fields=sorted(changes.model_fields_set))
-    return await show(caller, task_id, saved.secret)
+    task = await show(caller, task_id, saved.secret)
+    task.warnings = warnings_of(changes.notification_config)
+    return task
 
 
 @router.delete("/tasks/{task_id}", status_code=204, summary="Delete a task")

@@ -33,6 +33,14 @@ async def test_a_delegation_starts_at_once(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"/runs/{run['id']}")).json()["id"] == run["id"]
 
 
+async def test_the_examples_slack_address_is_warned_of(client: httpx.AsyncClient) -> None:
+    example = {"channels": ["slack"], "slack_webhook_url": "https://hooks.slack.com/services/YOUR/WEBHOOK"}
+    task = await create(client, **SCHEDULED, notification_config=example)
+    assert [each["code"] for each in task["warnings"]] == ["placeholder"]
+    real = {"notification_config": {"channels": ["slack"], "slack_webhook_url": SLACK}}
+    assert (await client.patch(f"/tasks/{task['id']}", json=real)).json()["warnings"] == []
+
+
 async def test_a_delegation_may_start_later(client: httpx.AsyncClient) -> None:
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     task = await create(client, **DELEGATION, run_at=later)
