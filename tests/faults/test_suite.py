@@ -45,7 +45,7 @@ def test_the_schedule_is_the_seeds_alone() -> None:
     assert all(0 < fault.at < 240 for fault in faults)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_nothing_is_lost_or_doubled_when_a_process_dies_at_every_failpoint() -> None:
     """The seed is new each time; the report says how to see a failure again."""
     seed = int(time.time())

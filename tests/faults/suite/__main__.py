@@ -12,7 +12,7 @@ from tests.faults.suite.report import Report
 from tests.faults.suite.stage import staged
 
 GAP_SECONDS = 1.0
-SHORT_MINUTES, SHORT_PEOPLE, SHORT_RUNS = 5.0, 10, 300  # Minutes at most: about one on a quiet machine.
+SHORT_MINUTES, SHORT_PEOPLE, SHORT_RUNS = 8.0, 10, 300  # Minutes at most: about one on a quiet machine.
 
 
 def main(arguments: list[str]) -> int:
