@@ -117,16 +117,15 @@ def test_yaml_that_is_no_plain_mapping_is_refused(text: str) -> None:
 
 async def test_the_default_agent_is_seeded_once(database: Database) -> None:
     await asyncio.gather(*(agents.seed(database) for _ in range(4)))
-    assistant = await agents.served(database, DEFAULT_WORKSPACE, "assistant")
-    assert assistant
-    assert (assistant.version, assistant.spec.model) == (1, None)
-    assert assistant.spec.tools == [name for name in BUILT_IN if name not in PATTERN_TOOLS]
+    async with database.transaction(DEFAULT_WORKSPACE) as session:
+        agent = await agents.get(session, DEFAULT_WORKSPACE, "assistant")
+        spec = agents.read(await agents.version_of(session, agent, agent.published_version))
+    assert (agent.published_version, spec.model) == (1, None)
+    assert spec.tools == [name for name in BUILT_IN if name not in PATTERN_TOOLS]
     assert await database.fetchval("select count(*) from agent_versions") == 1
 
 
-async def test_drafts_are_served_only_when_published(
-    database: Database, session: AsyncSession, settings: Settings
-) -> None:
+async def test_drafts_are_served_only_when_published(session: AsyncSession, settings: Settings) -> None:
     agent = await agents.create(session, settings, LOCAL, spec(instructions="one"))
     draft = await agents.patch(session, settings, LOCAL, "reporter", AgentPatch(instructions="two"))
     assert (draft.version, agent.published_version, agent.latest_version) == (2, 1, 2)
@@ -139,11 +138,9 @@ async def test_drafts_are_served_only_when_published(
     with pytest.raises(InvalidRequest) as unknown:
         await agents.publish(session, settings, DEFAULT_WORKSPACE, "reporter", 9)
     assert unknown.value.field == "version"
-    await session.commit()
-    for version, text in ((None, "one"), (2, "two")):
-        found = await agents.served(database, DEFAULT_WORKSPACE, agent.id, version=version)
-        assert found
-        assert found.spec.instructions == text
+    await session.refresh(agent)
+    for version, text in ((agent.published_version, "one"), (2, "two")):
+        assert agents.read(await agents.version_of(session, agent, version)).instructions == text
 
 
 async def test_a_name_is_taken_once_and_free_after_a_delete(database: Database, settings: Settings) -> None:

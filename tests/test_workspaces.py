@@ -101,10 +101,9 @@ async def test_the_setting_ends_with_the_transaction(database: Database) -> None
 
 
 async def test_names_and_ids_of_another_workspace_are_unknown(database: Database, other: Principal) -> None:
-    theirs = await agents.served(database, OTHER, "theirs")
-    assert theirs
-    for ref in ("theirs", theirs.agent_id):
-        assert await agents.served(database, DEFAULT_WORKSPACE, ref) is None
+    async with database.transaction(OTHER) as session:
+        theirs = (await agents.get(session, OTHER, "theirs")).id
+    for ref in ("theirs", theirs):
         async with database.transaction(DEFAULT_WORKSPACE) as session:
             with pytest.raises(NotFound):
                 await agents.get(session, DEFAULT_WORKSPACE, str(ref))

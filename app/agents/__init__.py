@@ -2,7 +2,6 @@
 
 from app.agents.rows import (
     DEFAULT_AGENT,
-    Served,
     create,
     delete,
     get,
@@ -12,7 +11,6 @@ from app.agents.rows import (
     read,
     rollback,
     seed,
-    served,
     version_of,
     versions,
 )
@@ -28,7 +26,6 @@ __all__ = [
     "ApprovalRule",
     "Limits",
     "ModelSettings",
-    "Served",
     "check_schema",
     "create",
     "delete",
@@ -42,7 +39,6 @@ __all__ = [
     "render_instructions",
     "rollback",
     "seed",
-    "served",
     "version_of",
     "versions",
 ]

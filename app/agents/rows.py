@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import func, or_, select
@@ -10,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.agents.spec import AgentPatch, AgentSpec, check
-from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Connection, Database, dump_json
+from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database, dump_json
 from app.errors import Conflict, Duplicate, NotFound, UnknownReference
 from app.identity import Principal
 from app.models import Agent, AgentVersion, RegisteredTool, new_id
@@ -257,41 +256,3 @@ async def _flush_name(session: AsyncSession, name: str) -> None:
         await session.flush()
     except IntegrityError as error:
         raise Duplicate(f"an agent called {name!r} exists already", field="name") from error
-
-
-# --- serving --------------------------------------------------------------------------------------
-
-# The version is the pinned one, or the one published when this statement runs.
-SERVED = """
-select a.id, a.name, v.version, v.spec from agents a
-join agent_versions v on v.agent_id = a.id and v.version = coalesce($4::bigint, a.published_version)
-where a.workspace_id = $1 and a.deleted_at is null and (a.id = $2::uuid or a.name = $3)
-"""
-
-
-@dataclass(frozen=True)
-class Served:
-    """An agent as a run uses it."""
-
-    agent_id: UUID
-    name: str
-    version: int
-    spec: AgentSpec
-
-
-async def served(
-    door: Database | Connection, workspace_id: UUID, ref: str | UUID, *, version: int | None = None
-) -> Served | None:
-    """The agent of that id or name, in one statement on the engine's door; None when there is none.
-
-    Args:
-        door: The database, or the connection of an `engine_tx()`.
-        workspace_id: Where to look.
-        ref: Its id or name.
-        version: A pinned version; the published one when left out.
-    """
-    agent_id = ref if isinstance(ref, UUID) else _uuid(ref)
-    row = await door.fetchrow(SERVED, workspace_id, agent_id, str(ref), version)
-    if row is None:
-        return None
-    return Served(row["id"], row["name"], row["version"], AgentSpec.model_validate(row["spec"]))
