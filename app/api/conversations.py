@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Query, Request, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +14,7 @@ from app.api.access import Caller, may
 from app.api.answers import MessageOut, Usage
 from app.api.idempotency import Idempotent
 from app.api.pages import Page, PageOf, paged
-from app.api.streams import STREAM_RESPONSES, After, EventLimit, LastEventId, cursor_of, event_page, sse, wants_json
+from app.api.streams import STREAM_RESPONSES, Events, event_page, sse
 from app.api.strict import resource
 from app.conversations import Accepted, NewConversation, Turn
 from app.db import Connection
@@ -346,21 +346,13 @@ async def _fork(
     responses=STREAM_RESPONSES,
     response_model=None,
 )
-async def conversation_events(
-    conversation_id: UUID,
-    request: Request,
-    caller: Reader,
-    last_event_id: LastEventId = None,
-    after: After = None,
-    limit: EventLimit = 100,
-) -> Any:
+async def conversation_events(conversation_id: UUID, caller: Reader, wanted: Events) -> Any:
     """Everything that happens in it, from the first event or from a cursor; the stream stays open."""
-    position = cursor_of(last_event_id, after)
     async with caller.transaction() as session:
         await find(session, caller.workspace_id, conversation_id)
-    if wants_json(request):
-        return await event_page(caller.engine, conversation_id, after=position, limit=limit)
-    return sse(caller.engine, conversation_id, after=position)
+    if wanted.as_page:
+        return await event_page(caller.engine, conversation_id, after=wanted.after, limit=wanted.limit)
+    return sse(caller.engine, conversation_id, after=wanted.after)
 
 
 class ExportOut(BaseModel):

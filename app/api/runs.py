@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Query, Request, Response
+from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,7 +16,7 @@ from app.api.access import Caller, may
 from app.api.answers import ANSWERS, Answer, Prefer, Usage, answer_to, made_before
 from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
-from app.api.streams import STREAM_RESPONSES, After, EventLimit, LastEventId, cursor_of, event_page, sse, wants_json
+from app.api.streams import STREAM_RESPONSES, Events, event_page, sse
 from app.api.strict import resource
 from app.conversations import Accepted, Beginning, Begun, NewConversation, Turn
 from app.db import Connection
@@ -276,27 +276,20 @@ async def get_run(run_id: UUID, caller: Reader) -> RunOut:
 
 
 @router.get("/runs/{run_id}/events", summary="Watch a run", responses=STREAM_RESPONSES, response_model=None)
-async def run_events(
-    run_id: UUID,
-    request: Request,
-    caller: Reader,
-    last_event_id: LastEventId = None,
-    after: After = None,
-    limit: EventLimit = 100,
-) -> Any:
+async def run_events(run_id: UUID, caller: Reader, wanted: Events) -> Any:
     """Its events from the first, or from a cursor; the stream ends after the terminal event."""
-    position = cursor_of(last_event_id, after)
     # Asked by every watcher of every run: one statement of the engine's door.
     run = await caller.database.fetchrow(WATCHED, run_id, caller.workspace_id)
     if run is None:
         raise NotFound(f"there is no run {run_id}")
-    if wants_json(request):
-        return await event_page(caller.engine, run["conversation_id"], after=position, limit=limit, run_id=run_id)
-    ended = run["state"] in TERMINAL_STATES and position is not None
-    if ended and await caller.database.fetchval(ALL_READ, run_id, position):
+    after, at = wanted.after, run["conversation_id"]
+    if wanted.as_page:
+        return await event_page(caller.engine, at, after=after, limit=wanted.limit, run_id=run_id)
+    ended = run["state"] in TERMINAL_STATES and after is not None
+    if ended and await caller.database.fetchval(ALL_READ, run_id, after):
         return Response(status_code=204)
     bounds = Bounds(run["event_seq"], run["before_run"])
-    return sse(caller.engine, run["conversation_id"], after=position, run_id=run_id, bounds=bounds)
+    return sse(caller.engine, at, after=after, run_id=run_id, bounds=bounds)
 
 
 WATCHED = f"""

@@ -1,11 +1,12 @@
 """Server-sent events: readers of the log. A request never owns an executor; closing one stops nothing."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 from sse_starlette import EventSourceResponse
 
@@ -19,10 +20,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 HEARTBEAT_SECONDS = 15
 SEND_SECONDS = 30.0  # A reader that takes nothing for this long is let go; it resumes from its cursor.
-
-LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="The last event's number.")]
-After = Annotated[str | None, Query(description="Resume after this event number; `Last-Event-ID` goes first.")]
-EventLimit = Annotated[int, Query(ge=1, le=1000, description="Events of one JSON page.")]
 
 # One event of a stream, as FastAPI describes its own streams.
 STREAM = {
@@ -75,10 +72,35 @@ def cursor_of(last_event_id: str | None, after: str | None) -> int | None:
     return int(raw)
 
 
-def wants_json(request: Request) -> bool:
-    """Whether the caller asks for a page and not for a stream."""
+@dataclass(frozen=True)
+class Wanted:
+    """Which events a request wants, and how.
+
+    Attributes:
+        after: Those after this number; None for all.
+        limit: How many, of a page.
+        as_page: A JSON page and not a stream.
+    """
+
+    after: int | None
+    limit: int
+    as_page: bool
+
+
+async def _wanted(
+    request: Request,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="The last event's number.")] = None,
+    after: Annotated[
+        str | None, Query(description="Resume after this event number; `Last-Event-ID` goes first.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Events of one JSON page.")] = 100,
+) -> Wanted:
     accept = request.headers.get("accept", "")
-    return "application/json" in accept and "text/event-stream" not in accept
+    as_page = "application/json" in accept and "text/event-stream" not in accept
+    return Wanted(cursor_of(last_event_id, after), limit, as_page)
+
+
+Events = Annotated[Wanted, Depends(_wanted)]
 
 
 def sse(
