@@ -28,6 +28,25 @@ async def started(world: World, conversation: UUID) -> UUID:
     return run
 
 
+async def speaks(engine: Engine, run: UUID) -> None:
+    """Some words of an answer are said."""
+    async with asyncio.timeout(5):
+        while "word word" not in str(_unfinished(engine, run)):
+            await asyncio.sleep(0.01)
+
+
+def _unfinished(engine: Engine, run: UUID) -> list[ModelMessage]:
+    cast = engine.running[run].cast
+    return cast.speech.unfinished() if cast else []
+
+
+async def recorded(world: World, conversation: UUID, count: int) -> None:
+    """So many calls of the conversation are done."""
+    async with asyncio.timeout(5):
+        while [call["state"] for call in await world.calls(conversation)].count("done") < count:
+            await asyncio.sleep(0.01)
+
+
 async def cancel(engine: Engine, run: UUID, conversation: UUID) -> None:
     await engine.cancel(DEFAULT_WORKSPACE, run, conversation, "enough")
 
@@ -67,7 +86,7 @@ def hiccup() -> Iterator[Callable[[str], None]]:
 async def test_cancel_while_it_speaks_keeps_what_was_said(world: World, engine: Engine) -> None:
     conversation = await spawn(world, engine, in_turn(text(" ".join(["word"] * 500))), pause=0.01)
     run = await started(world, conversation)
-    await asyncio.sleep(0.3)
+    await speaks(engine, run)
     await cancel(engine, run, conversation)
     row = await done(world, conversation)
     assert (row["state"], row["error"]["code"], row["error"]["message"]) == ("cancelled", "cancelled", "enough")
@@ -91,7 +110,7 @@ async def test_a_turn_after_a_cancelled_one(world: World, engine: Engine) -> Non
 
     conversation = await spawn(world, engine, script, pause=0.01)
     run = await started(world, conversation)
-    await asyncio.sleep(0.2)
+    await speaks(engine, run)
     await cancel(engine, run, conversation)
     await done(world, conversation)
     accepted = await world.say(conversation, "Again", inline=engine.inline)
@@ -120,7 +139,7 @@ async def test_cancel_while_a_tool_works(world: World, engine: Engine, idempoten
         conversation = await spawn(world, engine, script, tools=["t"])
         run = await started(world, conversation)
         await asyncio.wait_for(working.wait(), 5)
-        await asyncio.sleep(0.05)
+        await recorded(world, conversation, 1)
         await cancel(engine, run, conversation)
         row = await done(world, conversation)
         assert row["state"] == "cancelled"
@@ -534,15 +553,16 @@ async def test_a_short_outage_does_not_keep_a_run_from_being_tried_again(
 
 async def test_a_later_claim_in_the_same_process_keeps_its_lease(world: World, engine: Engine) -> None:
     """The old execution ends after the new one began: it must not take the new one's heartbeat with it."""
-    stall = asyncio.Event()
+    stall, asked = asyncio.Event(), asyncio.Event()
 
     async def script(messages: list[ModelMessage], info: Any) -> ModelResponse:
+        asked.set()
         await stall.wait()
         return text("ok")
 
     conversation = await spawn(world, engine, script)
     run = await started(world, conversation)
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(asked.wait(), 5)
     old = engine.running[run]
     await world.lapse(run)
     await world.recover()
