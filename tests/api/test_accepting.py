@@ -24,6 +24,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield opened
 
 
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "once"}], ids=["together with others", "alone"])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -32,13 +33,13 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     ],
 )
 async def test_nothing_is_acknowledged_whose_commit_failed(
-    client: httpx.AsyncClient, database: Database, path: str, body: dict[str, object]
+    client: httpx.AsyncClient, database: Database, path: str, body: dict[str, object], headers: dict[str, str]
 ) -> None:
     await database.execute(REFUSE)
     try:
-        answer = await client.post(path, json=body)
+        answer = await client.post(path, json=body, headers=headers)
     finally:
         await database.execute(ALLOW)
     assert answer.status_code == 500
     assert await database.fetchval("select count(*) from runs") == 0
-    assert (await client.post(path, json=body)).status_code in (201, 202)
+    assert (await client.post(path, json=body, headers=headers)).status_code in (201, 202)

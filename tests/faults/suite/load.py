@@ -148,6 +148,7 @@ class Person:
             (self.three_tools, 4),
             (self.payment, 3),
             (self.delegation, 3),
+            (self.unkeyed, 3),
             (self.webhook, 3),
             (self.question, 3),
             (self.cancelled, 3),
@@ -209,6 +210,22 @@ class Person:
 
     async def delegation(self) -> None:
         await self._delegate("delegation", "note,note", notification_config={"email_address": ADDRESS})
+
+    async def unkeyed(self) -> None:
+        """A few requests at once that can't be repeated: what is acknowledged exists, the rest may or may not."""
+        await asyncio.gather(*(self._once() for _ in range(self.chance.randint(1, 4))))
+
+    async def _once(self) -> None:
+        name, prompt = self._prompt("note", words=5)
+        task = self.chance.random() < 0.5
+        body = {"task_type": "delegation", "prompt": prompt} if task else {"message": prompt, "background": True}
+        try:
+            answer = await self.api.once("POST", "/tasks" if task else "/runs", json={**body, "agent": "suite"})
+        except BROKEN:
+            return
+        if answer.is_success:
+            run = answer.json()["latest_run"]["id"] if task else answer.json()["run_id"]
+            self.memory.promises.append(Promise("unkeyed", name, UUID(run)))
 
     async def telling(self) -> None:
         """A task that reports on its way, to two channels at the end."""
