@@ -67,7 +67,7 @@ def arguments() -> argparse.ArgumentParser:
     """The command line."""
     names = [*(phase.name for phase in PHASES), STARTS]
     parser = argparse.ArgumentParser(prog="parley bench", description="Measure Parley beside a bare server.")
-    parser.add_argument("--quick", action="store_true", help="one round of a third of the runs, in about two minutes")
+    parser.add_argument("--quick", action="store_true", help="one round of a third of the runs, in about three minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds over all servers (3, with --quick 1)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="PHASE", help=f"some of {', '.join(names)}")
     parser.add_argument("--json", action="store_true", help="print JSON, with the values of every round")
