@@ -14,7 +14,7 @@ from app.api.streams import STREAM, sse
 from app.conversations import Accepted
 from app.db import Connection, Row
 from app.errors import InvalidRequest, NotFound
-from app.events import follow
+from app.events import Bounds, follow
 from app.executor import Engine
 from app.messages import Json, parts_of
 from app.runs import TERMINAL_STATES, RunState, Why, reasons
@@ -115,7 +115,8 @@ async def answer_to(
         prefer: The `Prefer` header: how long to wait for the end.
     """
     if stream:
-        return sse(caller.engine, accepted.conversation_id, after=None, run_id=accepted.run_id)
+        bounds = _bounds(accepted)
+        return sse(caller.engine, accepted.conversation_id, after=None, run_id=accepted.run_id, bounds=bounds)
     seconds = 0.0 if background or accepted.waits else wait_of(prefer)
     if seconds:
         await _wait(caller.engine, accepted, seconds)
@@ -128,6 +129,12 @@ async def answer_to(
         if not background or accepted.waits:
             why = (await reasons(caller.database, [accepted.run_id])).get(accepted.run_id)
     return _answer(accepted, row, why)
+
+
+def _bounds(accepted: Accepted) -> Bounds | None:
+    """Where the run's log begins, when it has just begun."""
+    numbers = [event.seq for event in accepted.events if event.run_id == accepted.run_id]
+    return Bounds(numbers[-1], numbers[0] - 1) if numbers else None
 
 
 def wait_of(prefer: str | None) -> float:

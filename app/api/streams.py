@@ -1,6 +1,7 @@
 """Server-sent events: readers of the log. A request never owns an executor; closing one stops nothing."""
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
@@ -112,8 +113,10 @@ def sse(
     bounds: Bounds | None = None,
 ) -> Response:
     """A stream of the conversation's events, or of one run's alone."""
+    here = run_id in engine.running
+    events = bursts(engine.bus, engine.database, conversation_id, after=after, run_id=run_id, bounds=bounds, here=here)
     return EventSourceResponse(
-        _lines(engine, conversation_id, after, run_id, bounds),
+        _lines(events, conversation_id),
         ping=HEARTBEAT_SECONDS,
         send_timeout=SEND_SECONDS,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
@@ -121,14 +124,12 @@ def sse(
     )
 
 
-async def _lines(
-    engine: Engine, conversation_id: UUID, after: int | None, run_id: UUID | None, bounds: Bounds | None = None
-) -> AsyncGenerator[bytes]:
+async def _lines(events: AsyncGenerator[list[ServerEvent]], conversation_id: UUID) -> AsyncGenerator[bytes]:
     """The stream as bytes; without PostgreSQL it ends, and its reader comes back with its cursor."""
-    log_of = bursts(engine.bus, engine.database, conversation_id, after=after, run_id=run_id, bounds=bounds)
     try:
-        async for burst in log_of:
-            yield "".join(map(_line, burst)).encode()
+        async with aclosing(events):
+            async for burst in events:
+                yield "".join(map(_line, burst)).encode()
     except DatabaseUnavailable as error:
         log.warning("stream.cut", conversation_id=str(conversation_id), detail=error.detail)
 

@@ -31,6 +31,7 @@ LIVE_SECONDS = 3600  # How long the text of a message in the making is kept in R
 WATCH_SECONDS = 5.0  # How often watched conversations are compared with PostgreSQL while Redis is up ...
 WATCH_ALONE_SECONDS = 1.0  # ... and while it is away.
 CONFIRM_SECONDS = 0.5
+LATER_SECONDS = 0.5
 BATCH = 200
 
 Item = StoredEvent | Delta | None  # None: something was missed; replay.
@@ -89,6 +90,7 @@ class Bus:
         self._outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(OUTBOX_ITEMS)
         self._pubsub: Any = None
         self._confirming: dict[str, asyncio.Event] = {}
+        self._later: dict[UUID, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._on_control: Callable[[Json], None] = lambda _: None
         self.connected = False
@@ -108,9 +110,10 @@ class Bus:
         if self._client and self.connected:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._outbox.join(), timeout=1.0)
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._later.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._client:
             with contextlib.suppress(*AWAY):
                 await self._client.aclose()
@@ -272,12 +275,19 @@ class Bus:
                 inbox.put(None)
 
     @asynccontextmanager
-    async def subscribe(self, conversation_id: UUID) -> AsyncGenerator[Inbox]:
-        """An inbox that receives the conversation's live items from now on."""
+    async def subscribe(self, conversation_id: UUID, *, here: bool = False) -> AsyncGenerator[Inbox]:
+        """An inbox that receives the conversation's live items from now on.
+
+        Args:
+            conversation_id: Whose items.
+            here: Whether they will be made by this process: others are listened to only if that takes a while.
+        """
         inbox = Inbox()
         inboxes = self._inboxes.setdefault(conversation_id, set())
         inboxes.add(inbox)
-        if len(inboxes) == 1:
+        if here and len(inboxes) == 1:
+            self._later[conversation_id] = asyncio.create_task(self._follow_later(conversation_id))
+        elif len(inboxes) == 1 or self._cancel_later(conversation_id):
             await self._follow_channel(conversation_id)
         try:
             yield inbox
@@ -286,7 +296,20 @@ class Bus:
             if not inboxes and self._inboxes.get(conversation_id) is inboxes:
                 del self._inboxes[conversation_id]
                 self._seen.pop(conversation_id, None)
-                await self._leave_channel(conversation_id)
+                if not self._cancel_later(conversation_id):
+                    await self._leave_channel(conversation_id)
+
+    async def _follow_later(self, conversation_id: UUID) -> None:
+        await asyncio.sleep(LATER_SECONDS)
+        del self._later[conversation_id]
+        await self._follow_channel(conversation_id)
+        for inbox in self._inboxes.get(conversation_id, ()):
+            inbox.put(None)
+
+    def _cancel_later(self, conversation_id: UUID) -> bool:
+        """Do not follow a channel later; whether that was to be done."""
+        later = self._later.pop(conversation_id, None)
+        return later is not None and later.cancel()
 
     async def _follow_channel(self, conversation_id: UUID) -> None:
         """Subscribe, and wait a moment for Redis to say so: what is published later can't be missed."""

@@ -161,6 +161,7 @@ async def bursts(
     after: int | None,
     run_id: UUID | None = None,
     bounds: Bounds | None = None,
+    here: bool = False,
 ) -> AsyncGenerator[list[ServerEvent]]:
     """As `follow`, but what is there together comes together.
 
@@ -170,7 +171,8 @@ async def bursts(
         conversation_id: Whose events.
         after: The last number the reader has, as for `follow`.
         run_id: Only this run's events.
-        bounds: Of the log, where the caller has just read them.
+        bounds: Of the log, where the caller knows them.
+        here: Whether this process executes what is followed.
     """
     if bounds is None:
         row = await database.fetchrow(FIND_BOUNDS, run_id, conversation_id)
@@ -178,7 +180,7 @@ async def bursts(
     if after is not None and after > bounds.head:
         yield [ServerEvent("stream.reset", {"conversation_id": str(conversation_id), "head": bounds.head})]
         after = None
-    async with bus.subscribe(conversation_id) as inbox:
+    async with bus.subscribe(conversation_id, here=here) as inbox:
         reader = Reader(bus, database, conversation_id, bounds.before_run if after is None else after, run_id)
         async for burst in reader.bursts(inbox):
             yield burst

@@ -8,6 +8,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from pydantic_ai.models.function import AgentInfo
 
 from app.api.streams import _lines
+from app.events import bursts
 from app.executor import Engine
 from app.settings import Settings
 from tests.api.conftest import Link
@@ -45,7 +46,8 @@ async def test_it_ends_quietly_and_its_reader_comes_back(world: World, settings:
     async with Link(there.host, there.port or 0) as link:
         through = SecretStr(str(there.copy_with(port=link.port)))
         async with Engine.open(settings.model_copy(update={"database_url": through}), kind="api") as engine:
-            stream = _lines(engine, accepted.conversation_id, None, None)
+            events = bursts(engine.bus, engine.database, accepted.conversation_id, after=None)
+            stream = _lines(events, accepted.conversation_id)
             assert b"event: run.queued" in await anext(stream)
             await link.cut()
             engine.bus._miss_everything()
