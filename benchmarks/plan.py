@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks import phases
+from benchmarks import phases, seam
 from benchmarks.parts import parts_of_chat, parts_of_chat_with_tools, parts_of_delegated
 from benchmarks.phases import Phase
 from benchmarks.readers import readers
 from benchmarks.recovery import recovery
-from benchmarks.seam import RATE, seam
+from benchmarks.seam import RATE
 from benchmarks.stages import READERS
 
 DELEGATED = ("floor", "parley")
@@ -28,7 +28,8 @@ PHASES = (
     Phase("first-event", INLINE, 20, 1, phases.first_event),
     Phase("streams-50", INLINE, 50, 50, phases.streams, least=50),
     Phase("streams-paced", INLINE, 50, 50, phases.paced_streams, least=50),
-    Phase("store", PARLEY, 3 * RATE, 0, seam, stage="store", rounds=2, least=2 * RATE, warm=False),
+    Phase("store", PARLEY, 3 * RATE, 0, seam.first, stage="store", rounds=2, least=2 * RATE, warm=False),
+    Phase("store-replies", PARLEY, 3 * RATE, 0, seam.reply, stage="store", rounds=2, least=2 * RATE, warm=False),
     Phase("stored", ("parley-empty", "parley-stored"), 200, 8, phases.delegated, stage="stored", least=100),
     Phase("parts", DELEGATED, 200, 8, parts_of_delegated, stage="samplers", rounds=2),
     Phase("parts-chat", INLINE, 150, 1, parts_of_chat, stage="samplers", rounds=2),
@@ -115,6 +116,8 @@ BESIDE = (
     ("accept-16", "tasks/s"),
     ("messages-16", "messages/s"),
     ("store", "persisted ms p50"),
+    ("store-replies", "accepted/s"),
+    ("store-replies", "persisted ms p99"),
     ("store", "cpu ms process"),
     ("store", "cpu ms postgres"),
     ("chat-1", "turn ms p50"),

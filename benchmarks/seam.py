@@ -1,10 +1,11 @@
 """The store seam: messages accepted below HTTP, at a fixed rate, by the function that POST uses.
 
-Each is one transaction with its input, run and events, in an idle conversation. They come by the clock, not when the
-one before is done; the time of each counts from when it was due. Nobody executes the runs: this is what persistence
+`first` are first messages, each with its conversation, input, run and events; those that come together share a
+statement. `reply` are messages in idle conversations, each in a transaction of its own. They come by the clock, not when
+the one before is done; the time of each counts from when it was due. Nobody executes the runs: this is what persistence
 alone costs.
 
-    BENCHMARK_SETTINGS={...} python -m benchmarks.seam RATE SECONDS
+    BENCHMARK_SETTINGS={...} python -m benchmarks.seam first|reply RATE SECONDS
 """
 
 import asyncio
@@ -19,8 +20,9 @@ from uuid import UUID
 import uvloop
 
 from app import agents, approvals, identity
-from app.conversations import NewConversation, Turn, find_agent, start
+from app.conversations import Beginning, Beginnings, NewConversation, Turn, find_agent, start
 from app.db import DEFAULT_WORKSPACE, Database
+from app.models import new_id
 from app.patterns import PATTERNS
 from app.settings import Settings
 from benchmarks import leash
@@ -34,13 +36,22 @@ RATE = 1000
 AT_ONCE = 200  # More than that wait in this process; the wait counts.
 MODULE = "benchmarks.seam"
 
-Accept = Callable[[UUID], Awaitable[None]]
+Accept = Callable[[UUID], Awaitable[object]]
 
 
-async def seam(phase: Phase, target: Target, count: int) -> Sample:
-    """Offer messages for some seconds from a process of its own."""
+async def first(phase: Phase, target: Target, count: int) -> Sample:
+    """Offer first messages for some seconds from a process of its own."""
+    return await _seam("first", target, count)
+
+
+async def reply(phase: Phase, target: Target, count: int) -> Sample:
+    """Offer messages in idle conversations."""
+    return await _seam("reply", target, count)
+
+
+async def _seam(kind: str, target: Target, count: int) -> Sample:
     commit, before = await bare_commit_ms(target.dsn), cpu_ms(target.processes)
-    arguments = [str(RATE), str(count / RATE)]
+    arguments = [kind, str(RATE), str(count / RATE)]
     found = await _run(arguments, target.environment)
     after = cpu_ms(target.processes)
     spent = {f"cpu ms {name}": (after[name] - before[name]) / found["accepted"] for name in after}
@@ -63,33 +74,49 @@ async def _run(arguments: list[str], environment: dict[str, str]) -> Any:
 # --- in the process ----------------------------------------------------------------------------------------
 
 
-async def offer(rate: float, seconds: float) -> dict[str, float]:
+async def offer(kind: str, rate: float, seconds: float) -> dict[str, float]:
     """Offer messages and answer how they were taken."""
     settings = Settings.of(**json.loads(os.environ["BENCHMARK_SETTINGS"]))
     database = await Database.open(settings, name="parley seam")
     try:
         await identity.seed(database)
         await agents.seed(database)
-        ids = await _conversations(database, int(rate * seconds))
-
-        async def accept(conversation_id: UUID) -> None:
-            async with database.engine_tx() as connection:
-                turn = Turn(order(), run={"detached": True})
-                await approvals.answer_or_reply(connection, settings, DEFAULT_WORKSPACE, conversation_id, turn)
-
+        count = int(rate * seconds) + 50
+        if kind == "first":
+            ids, accept = [new_id() for _ in range(count)], _beginning(database, settings)
+        else:
+            ids, accept = await _conversations(database, count), _replying(database, settings)
         await _at_rate(accept, ids[:50], rate / 10)  # warm
         return await _at_rate(accept, ids[50:], rate)
     finally:
         await database.close()
 
 
+def _beginning(database: Database, settings: Settings) -> Accept:
+    beginnings, chatbot = Beginnings(database, settings), PATTERNS["chatbot"]
+
+    async def accept(conversation_id: UUID) -> None:
+        turn = Turn(order(), run={"detached": True})
+        new = Beginning(DEFAULT_WORKSPACE, chatbot, "assistant", turn, conversation_id=conversation_id)
+        await beginnings.begin(new)
+
+    return accept
+
+
+def _replying(database: Database, settings: Settings) -> Accept:
+    async def accept(conversation_id: UUID) -> None:
+        async with database.engine_tx() as connection:
+            turn = Turn(order(), run={"detached": True})
+            await approvals.answer_or_reply(connection, settings, DEFAULT_WORKSPACE, conversation_id, turn)
+
+    return accept
+
+
 async def _conversations(database: Database, count: int) -> list[UUID]:
     """Idle conversations."""
     async with database.engine_tx() as connection:
         agent = await find_agent(connection, DEFAULT_WORKSPACE, "assistant")
-        new = [
-            NewConversation(DEFAULT_WORKSPACE, PATTERNS["chatbot"], agent, "api", title="x") for _ in range(count + 50)
-        ]
+        new = [NewConversation(DEFAULT_WORKSPACE, PATTERNS["chatbot"], agent, "api", title="x") for _ in range(count)]
         return [await start(connection, each) for each in new]
 
 
@@ -121,4 +148,4 @@ async def _at_rate(accept: Accept, ids: list[UUID], rate: float) -> dict[str, fl
 
 if __name__ == "__main__":
     leash.hold()
-    print(json.dumps(uvloop.run(offer(float(sys.argv[1]), float(sys.argv[2])))))
+    print(json.dumps(uvloop.run(offer(sys.argv[1], float(sys.argv[2]), float(sys.argv[3])))))
