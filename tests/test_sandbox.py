@@ -17,6 +17,7 @@ from app import sandbox
 from app.errors import ImportNotAllowed, InvalidTool
 from app.sandbox import Limits, ResultTooLarge, check, read_function, run, to_json
 
+POINT = "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n    y: int = 0\n"
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
 
 
@@ -72,6 +73,35 @@ def test_defaults_make_parameters_optional() -> None:
     assert "default" not in spec.parameters["properties"]["d"]
 
 
+@pytest.mark.parametrize("default", ["1e999", "'\\x00'", "'\\ud800'", "1j", "b'x'", "..."])
+def test_a_default_that_json_can_not_hold_is_left_out(default: str) -> None:
+    spec = read_function(f"async def f(a={default}) -> int:\n    return 1")
+    assert (spec.parameters["properties"], spec.parameters["required"]) == ({"a": {}}, [])
+
+
+def test_an_async_function_may_be_asked_for() -> None:
+    assert read_function("def f() -> int:\n    return 1").name == "f"
+    with pytest.raises(InvalidTool, match="async def"):
+        read_function("def f() -> int:\n    return 1", async_only=True)
+    both = "def f() -> int:\n    return 1\nasync def g() -> int:\n    return f()"
+    assert read_function(both).name == "g"
+    assert read_function(both, "f").name == "f"
+    assert read_function(both, "f", async_only=True).name == "g"
+
+
+def test_dataclasses_of_the_code_are_objects() -> None:
+    spec = read_function(POINT + "def f(a: Point, b: 'list[Point] | None' = None) -> Point:\n    return a")
+    point = {
+        "type": "object",
+        "properties": {"x": {"type": "integer"}, "y": {"type": "integer", "default": 0}},
+        "required": ["x"],
+        "additionalProperties": False,
+    }
+    assert spec.parameters["properties"]["a"] == spec.returns == point
+    assert spec.parameters["properties"]["b"]["anyOf"][0] == {"type": "array", "items": point}
+    assert spec.parameters["required"] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -97,8 +127,18 @@ def test_defaults_make_parameters_optional() -> None:
         ("async def f(*a: int) -> int:\n    return 1", r"line 1: \*args"),
         ("async def f(a: int, /) -> int:\n    return 1", "line 1: positional-only"),
         ("async def f(a: set[int]) -> int:\n    return 1", r"line 1: parameter a: set\[int\] has no JSON form"),
-        ("def f(a: int) -> int:\n    return 1", "async def"),
-        ("async def f():\n    pass\nasync def g():\n    pass", "several async functions"),
+        ("x = 1", "async def"),
+        ("async def f():\n    pass\nasync def g():\n    pass", "several functions"),
+        ("def f():\n    pass\ndef g():\n    pass", "several functions"),
+        ("async def f(a):\n    async for x in a:\n        return x", "line 2: async for"),
+        ("async def f(a):\n    return [x async for x in a]", "line 2: async comprehensions"),
+        ("async def f(a: " + "-" * 1500 + "1):\n    return a", "line 1: the signature is nested too deeply"),
+        ("async def f(a: " + "list[" * 100 + "int" + "]" * 100 + "):\n    return a", "nested more than 12"),
+        ("async def f(a: " + "int | " * 400 + "str):\n    return a", "more than 300 parts|nested"),
+        ("async def f(a: 'a b'):\n    return a", "line 1: parameter a: 'a b' has no JSON form"),
+        ("async def f(a: Literal['\\x00']):\n    return a", "line 1: parameter a"),
+        (POINT + "@dataclass\nclass Tree:\n    below: list['Tree']\ndef f(a: Tree):\n    return a", "in itself"),
+        (POINT + "@dataclass\nclass Q:\n    x: int\ndef f(a: Point | Q):\n    return a", "several dataclasses"),
         ("async def f():\n    return 1\nassert 1 == 2", "line 3: AssertionError"),
         ("async def f():\n    return 1\nwhile True:\n    pass", "ran longer than 1 s"),
         ("x = " + "(" * 500, "line 1"),
@@ -192,6 +232,44 @@ async def test_results_become_json() -> None:
     outcome = await run(code, {})
     expected = {"[1, 2]": [3], "p": {"x": 1}, "n": "nan", "b": "eA==", "4": str(10**30), "null": "Ellipsis"}
     assert outcome.result == expected
+
+
+async def test_dataclasses_are_made_of_arguments() -> None:
+    code = (
+        POINT
+        + "@dataclass\nclass Box:\n    low: Point\n    more: dict[str, list[Point]]\n    high: Point | None = None\n"
+    )
+    code += (
+        "def f(box: Box, word: Literal['Point'], *, at: Annotated[Point, 'where'] = Point(9), rest: list[Box] = []):\n"
+    )
+    code += "    high = box.high.y if box.high else 0\n"
+    code += "    return [box.low.x, high, box.more['k'][0].x, at.x, len(rest), sum(b.low.x for b in rest), word]"
+    code = "from typing import Annotated, Literal\n" + code
+    assert (await check(code)).name == "f"
+    box = {"low": {"x": 1}, "more": {"k": [{"x": 3}]}, "high": {"x": 0, "y": 2}}
+    given = {"box": box, "word": "Point"}
+    assert (await run(code, given)).result == [1, 2, 3, 9, 0, 0, "Point"]
+    more = given | {"at": {"x": 4}, "rest": [box, box], "box": {"low": {"x": 1}, "more": {"k": [{"x": 3}]}}}
+    assert (await run(code, more)).result == [1, 0, 3, 4, 2, 2, "Point"]
+
+
+async def test_a_plain_function_runs_with_its_helpers() -> None:
+    code = "def half(n: float) -> float:\n    return n / 2\nasync def third(n: float) -> float:\n    return n / 3\n"
+    code += "def sixth(n: float) -> float:\n    return half(n) / 3"
+    assert (await check(code, name="sixth")).call == "sixth(**arguments)"
+    assert (await run(code, {"n": 12}, function="sixth")).result == 2
+    assert (await run(code, {"n": 12})).result == 4
+
+
+async def test_a_script_answers_its_last_expression_and_what_it_printed() -> None:
+    outcome = await sandbox.run_script("async def f(x: int) -> int:\n    print('hi')\n    return x\nawait f(2) + 1")
+    assert (outcome.result, outcome.printed, outcome.error) == (3, "hi\n", None)
+    assert (await sandbox.run_script("x = 1")).result is None
+    assert (await sandbox.run_script("\n1 / 0")).error == "ZeroDivisionError: division by zero (line 2)"
+    with pytest.raises(ImportNotAllowed, match="line 2: import of os"):
+        await sandbox.run_script("x = 1\nimport os")
+    with pytest.raises(InvalidTool, match="line 1: syntax error"):
+        await sandbox.run_script("1 +")
 
 
 # --- attacks --------------------------------------------------------------------------------------

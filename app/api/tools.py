@@ -56,6 +56,11 @@ class RegisterBody(Body):
 class ToolBody(RegisterBody):
     """A tool to be made."""
 
+    code: str = Field(
+        description="10 to 2000 characters; the tool is the function of its name, or the only one, async or not.",
+        examples=[REVERSE],
+    )
+
     kind: Literal["python"] = Field(description="python; http, openapi and mcp are not offered yet.")
     risk: Risk = Field(default=Risk.CODE, description="What a call may do.")
     idempotent: bool = Field(default=True, description="Whether an interrupted call may simply be repeated.")
@@ -229,15 +234,17 @@ async def create_tool(body: ToolBody, caller: Writes, key: Idempotent, response:
 
 @router.post("/tools/register", status_code=201, summary="Register a Python function")
 async def register_tool(body: RegisterBody, caller: Writes, key: Idempotent, response: Response) -> ToolOut:
-    """The short way to make a Python tool: its parameters are read from the signature."""
+    """The short way to make a Python tool: one `async def`, whose parameters are read from its signature."""
     whole = ToolBody(kind="python", name=body.name, description=body.description, code=body.code)
-    return await _create(whole, caller, key, response)
+    return await _create(whole, caller, key, response, async_only=True)
 
 
-async def _create(body: ToolBody, caller: Caller, key: Idempotent, response: Response) -> ToolOut:
+async def _create(
+    body: ToolBody, caller: Caller, key: Idempotent, response: Response, *, async_only: bool = False
+) -> ToolOut:
     if body.name in BUILT_IN:
         raise Duplicate(f"{body.name} is a built-in tool", field="name")
-    definition = await _define({name: getattr(body, name) for name in DEFINING})
+    definition = await _define({name: getattr(body, name) for name in DEFINING} | {"async_only": async_only})
     tool_id = new_id()
     async with caller.transaction() as session:
         if repeat := await key.claim(session, caller, "tool", f"{tool_id} {body.name}"):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,7 +28,7 @@ from pydantic_monty import (
 )
 
 from app.errors import InvalidTool, Unavailable
-from app.sandbox.source import FunctionSpec, read_function
+from app.sandbox.source import FunctionSpec, check_source, read_function
 from app.sandbox.values import ResultTooLarge, to_json
 
 MAX_WORKERS = 4
@@ -182,20 +183,23 @@ async def aclose() -> None:
 # --- checking -------------------------------------------------------------------------------------
 
 
-async def check(code: str, *, name: str | None = None, allowed_imports: list[str] | None = None) -> FunctionSpec:
+async def check(
+    code: str, *, name: str | None = None, allowed_imports: list[str] | None = None, async_only: bool = False
+) -> FunctionSpec:
     """Read a function, check its types and define it once in the sandbox.
 
     Args:
         code: The source text.
         name: The function that is meant, when there are several.
         allowed_imports: The modules this code may import; all that the sandbox has when left out.
+        async_only: Whether the function must be an `async def`.
 
     Raises:
         InvalidTool: with `line N` for each error.
         ImportNotAllowed: with `line N` and the module.
         Unavailable: no worker became free.
     """
-    spec = read_function(code, name, allowed_imports)
+    spec = read_function(code, name, allowed_imports, async_only=async_only)
 
     async def define(session: AsyncMontySession) -> None:
         await session.feed_run(code, print_callback=CollectString(PRINT_BYTES))
@@ -233,18 +237,48 @@ async def run(
         InvalidTool: the code holds no such function.
         Unavailable: no worker became free.
     """
-    called = read_function(code, function).name
+    call = _call_of(code, function)
+
+    async def turn(session: AsyncMontySession, printed: CollectString) -> Any:
+        await session.feed_run(code, print_callback=printed)
+        return await session.feed_run(call, inputs={"arguments": arguments}, print_callback=printed)
+
+    return await _outcome(limits, turn)
+
+
+@lru_cache(maxsize=256)
+def _call_of(code: str, function: str | None) -> str:
+    return read_function(code, function).call
+
+
+async def run_script(code: str, limits: Limits = DEFAULT_LIMITS) -> Outcome:
+    """Run a piece of code from top to bottom; its result is the value of its last line, when that is an expression.
+
+    Args:
+        code: The source text; `await` may stand at its top level.
+        limits: What it may use.
+
+    Raises:
+        InvalidTool: it holds syntax that the sandbox does not know.
+        ImportNotAllowed: it imports what the sandbox does not have.
+        Unavailable: no worker became free.
+    """
+    check_source(code)
+
+    async def turn(session: AsyncMontySession, printed: CollectString) -> Any:
+        return await session.feed_run(code, print_callback=printed)
+
+    return await _outcome(limits, turn)
+
+
+async def _outcome(
+    limits: Limits, turn: Callable[[AsyncMontySession, CollectString], Coroutine[Any, Any, Any]]
+) -> Outcome:
     printed = CollectString(PRINT_BYTES)
     started = time.perf_counter()
-
-    async def call(session: AsyncMontySession) -> Any:
-        await session.feed_run(code, print_callback=printed)
-        return await session.feed_run(
-            f"await {called}(**arguments)", inputs={"arguments": arguments}, print_callback=printed
-        )
-
     try:
-        result = to_json(await _turn(limits, False, call), limits.output_bytes)
+        result = await _turn(limits, False, lambda session: turn(session, printed))
+        result = to_json(result, limits.output_bytes)
     except (MontyError, ResultTooLarge, _Killed) as error:
         return Outcome(None, _since(started), _failure(error, limits), printed.output)
     return Outcome(result, _since(started), None, printed.output)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from app.errors import ImportNotAllowed, InvalidTool
+from app.sandbox.schema import Annotations, Part, Undescribable, name_of
+
+Function = ast.AsyncFunctionDef | ast.FunctionDef
 
 # What the interpreter brings along and what is harmless. A usability rule: the boundary is the interpreter.
 ALLOWED_IMPORTS = frozenset(
@@ -56,59 +59,77 @@ HOST = frozenset(
 )
 
 DESCRIPTORS = frozenset({"property", "classmethod", "staticmethod"})
-NAMES: dict[str, dict[str, Any]] = {
-    "str": {"type": "string"},
-    "int": {"type": "integer"},
-    "float": {"type": "number"},
-    "bool": {"type": "boolean"},
-    "None": {"type": "null"},
-    "list": {"type": "array"},
-    "List": {"type": "array"},
-    "dict": {"type": "object"},
-    "Dict": {"type": "object"},
-    "Any": {},
-    "object": {},
-}
-SEQUENCES = frozenset({"list", "List", "Sequence", "Iterable"})
-MAPPINGS = frozenset({"dict", "Dict", "Mapping"})
 
 
 @dataclass(frozen=True)
 class FunctionSpec:
-    """What a piece of code offers: one async function and its parameters.
+    """What a piece of code offers: one function and its parameters.
 
     Attributes:
         name: The function's name in the code.
         parameters: JSON schema of its arguments.
         returns: JSON schema of its result, None when the code does not say or it can't be told.
+        call: The expression that calls it with the dict `arguments`.
     """
 
     name: str
     parameters: dict[str, Any]
     returns: dict[str, Any] | None
+    call: str
 
 
-class _Undescribable(Exception):
-    """An annotation that has no JSON schema."""
-
-
-def read_function(code: str, name: str | None = None, allowed_imports: Iterable[str] | None = None) -> FunctionSpec:
+def read_function(
+    code: str,
+    name: str | None = None,
+    allowed_imports: Iterable[str] | None = None,
+    *,
+    async_only: bool = False,
+) -> FunctionSpec:
     """Find the function of a piece of code and describe it.
 
     Args:
         code: The source text.
-        name: The function that is meant; with one async function in the code it may be called otherwise.
+        name: The function that is meant; the code's only async one, or only one, may be called otherwise.
         allowed_imports: The modules this code may import; all that the sandbox has when left out.
+        async_only: Whether the function must be an `async def`.
 
     Raises:
         InvalidTool: with `line N` and what to do instead.
         ImportNotAllowed: with `line N` and the module.
     """
+    tree = _read(code, allowed_imports)
+    function = _find(tree, name, async_only)
+    try:
+        return _described(tree, function)
+    except RecursionError as error:
+        raise _refuse(function.lineno, "the signature is nested too deeply") from error
+
+
+def check_source(code: str) -> None:
+    """Refuse imports and syntax that the sandbox does not know.
+
+    Raises:
+        InvalidTool: with `line N` and what to do instead.
+        ImportNotAllowed: with `line N` and the module.
+    """
+    _read(code, None)
+
+
+def _read(code: str, allowed_imports: Iterable[str] | None) -> ast.Module:
     tree = _parse(code)
     _check_imports(tree, ALLOWED_IMPORTS if allowed_imports is None else ALLOWED_IMPORTS & set(allowed_imports))
     _check_syntax(tree)
-    function = _find(tree, name)
-    return FunctionSpec(function.name, _parameters(function), _returns(function))
+    return tree
+
+
+def _described(tree: ast.Module, function: Function) -> FunctionSpec:
+    annotations, parts = Annotations(tree), _parts(function)
+    return FunctionSpec(
+        name=function.name,
+        parameters=_parameters(annotations, function, parts),
+        returns=_returns(annotations, function),
+        call=_call(annotations, function, parts),
+    )
 
 
 def _refuse(line: int, message: str) -> InvalidTool:
@@ -160,11 +181,16 @@ def _instead(module: str, allowed: frozenset[str]) -> str:
 
 def _check_syntax(tree: ast.Module) -> None:
     found = ((node, _complaint(node)) for node in ast.walk(tree))
-    complaints = [(cast(ast.stmt, node).lineno, complaint) for node, complaint in found if complaint]
+    complaints = [(_line(node), complaint) for node, complaint in found if complaint]
     if complaints:
         complaints.sort()
         detail = "; ".join(f"line {line}: {complaint}" for line, complaint in complaints[:10])
         raise InvalidTool(detail, field="code")
+
+
+def _line(node: ast.AST) -> int:
+    placed = node.target if isinstance(node, ast.comprehension) else node
+    return cast(ast.stmt, placed).lineno
 
 
 def _complaint(node: ast.AST) -> str | None:
@@ -178,11 +204,15 @@ def _complaint(node: ast.AST) -> str | None:
             return "del is not supported: use pop() or assign None"
         case ast.AsyncWith():
             return "async with is not supported: use try and finally"
+        case ast.AsyncFor():
+            return "async for is not supported: loop over a list and await inside"
+        case ast.comprehension(is_async=1):
+            return "async comprehensions are not supported: use asyncio.gather"
         case ast.TryStar():
             return "except* is not supported: use except"
         case ast.ImportFrom(names=[ast.alias(name="*")]):
             return "import * is not supported: name what you import"
-        case ast.FunctionDef(decorator_list=decorators) if any(_name(item) in DESCRIPTORS for item in decorators):
+        case ast.FunctionDef(decorator_list=decorators) if any(name_of(item) in DESCRIPTORS for item in decorators):
             return "property, classmethod and staticmethod are not supported: use a plain method or function"
         case _:
             return None
@@ -191,140 +221,60 @@ def _complaint(node: ast.AST) -> str | None:
 # --- the function ---------------------------------------------------------------------------------
 
 
-def _find(tree: ast.Module, name: str | None) -> ast.AsyncFunctionDef:
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.AsyncFunctionDef)}
-    if not functions:
+def _find(tree: ast.Module, name: str | None, async_only: bool) -> Function:
+    functions = {node.name: node for node in tree.body if isinstance(node, Function)}
+    coroutines = {key: node for key, node in functions.items() if isinstance(node, ast.AsyncFunctionDef)}
+    if async_only and not coroutines:
         raise _refuse(1, "the code must hold a function `async def name(...)` at its top level")
-    if name in functions:
-        return functions[name]
-    if len(functions) > 1:
-        meant = f" called {name}" if name else ""
-        raise _refuse(1, f"there are several async functions and none{meant} says which one is the tool")
-    return next(iter(functions.values()))
+    if not functions:
+        raise _refuse(1, "the code must hold a function, `async def name(...)` or `def name(...)`, at its top level")
+    if name is not None and (named := (coroutines if async_only else functions).get(name)):
+        return named
+    meant = coroutines or functions
+    if len(meant) > 1:
+        raise _refuse(1, f"there are several functions and none is called {name or 'as the tool'}: name one like it")
+    return next(iter(meant.values()))
 
 
-def _parameters(function: ast.AsyncFunctionDef) -> dict[str, Any]:
+def _parts(function: Function) -> list[Part]:
     arguments = function.args
-    _check_kinds(arguments, function.lineno)
-    positional = arguments.args
-    first_default = len(positional) - len(arguments.defaults)
-    defaults: list[ast.expr | None] = [None] * first_default + list(arguments.defaults) + list(arguments.kw_defaults)
-    properties: dict[str, Any] = {}
-    required: list[str] = []
-    for argument, default in zip(positional + arguments.kwonlyargs, defaults, strict=True):
-        properties[argument.arg] = _described(argument) | _default(default)
-        if default is None:
-            required.append(argument.arg)
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def _check_kinds(arguments: ast.arguments, line: int) -> None:
     if arguments.posonlyargs:
-        raise _refuse(line, "positional-only parameters are not supported: arguments are passed by name")
+        raise _refuse(function.lineno, "positional-only parameters are not supported: arguments are passed by name")
     if arguments.vararg or arguments.kwarg:
-        raise _refuse(line, "*args and **kwargs are not supported: name each parameter")
+        raise _refuse(function.lineno, "*args and **kwargs are not supported: name each parameter")
+    first_default = len(arguments.args) - len(arguments.defaults)
+    defaults: list[ast.expr | None] = [None] * first_default + list(arguments.defaults) + list(arguments.kw_defaults)
+    named = zip(arguments.args + arguments.kwonlyargs, defaults, strict=True)
+    return [Part(argument.arg, argument.annotation, default) for argument, default in named]
 
 
-def _described(argument: ast.arg) -> dict[str, Any]:
+def _parameters(annotations: Annotations, function: Function, parts: list[Part]) -> dict[str, Any]:
     try:
-        return _schema(argument.annotation) if argument.annotation else {}
-    except _Undescribable as error:
+        return annotations.properties(parts)
+    except Undescribable:
+        for part in parts:
+            _check_part(annotations, function, part)
+        raise _refuse(function.lineno, "the signature has too many parts to describe") from None
+
+
+def _check_part(annotations: Annotations, function: Function, part: Part) -> None:
+    try:
+        annotations.properties([part])
+    except Undescribable as error:
         raise _refuse(
-            argument.lineno,
-            f"parameter {argument.arg}: {error} has no JSON form: use str, int, float, bool, list[...], dict[str, ...], "
-            "Literal[...], Annotated[..., 'text'], Any or a union of these",
+            part.annotation.lineno if part.annotation else function.lineno,
+            f"parameter {part.name}: {error} has no JSON form: use str, int, float, bool, list[...], dict[str, ...], "
+            "Literal[...], Annotated[..., 'text'], a dataclass of this code, Any or a union of these",
         ) from error
 
 
-def _default(default: ast.expr | None) -> dict[str, Any]:
-    """The default for the schema, when it is a plain literal."""
-    if isinstance(default, ast.Constant) and isinstance(default.value, str | int | float | None):
-        return {"default": default.value}
-    return {}
-
-
-def _returns(function: ast.AsyncFunctionDef) -> dict[str, Any] | None:
+def _returns(annotations: Annotations, function: Function) -> dict[str, Any] | None:
     try:
-        return _schema(function.returns) if function.returns else None
-    except _Undescribable:
+        return annotations.schema(function.returns) if function.returns else None
+    except Undescribable:
         return None
 
 
-# --- annotations ----------------------------------------------------------------------------------
-
-
-def _name(node: ast.AST) -> str:
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name):
-            return name
-        case ast.Constant(value=None):
-            return "None"
-        case _:
-            return ""
-
-
-def _schema(node: ast.expr) -> dict[str, Any]:
-    """The JSON schema of an annotation."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return _schema(_quoted(text))
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _union([left, right])
-        case ast.Subscript(value=value, slice=inner):
-            return _generic(_name(value), _items(inner), node)
-        case _ if _name(node) in NAMES:
-            return dict(NAMES[_name(node)])
-        case _:
-            raise _Undescribable(ast.unparse(node))
-
-
-def _quoted(text: str) -> ast.expr:
-    try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise _Undescribable(repr(text)) from error
-
-
-def _items(node: ast.expr) -> list[ast.expr]:
-    return node.elts if isinstance(node, ast.Tuple) else [node]
-
-
-def _generic(name: str, items: list[ast.expr], whole: ast.expr) -> dict[str, Any]:
-    match name, items:
-        case "Optional", [item]:
-            return _union([item, ast.Constant(value=None)])
-        case "Union", _:
-            return _union(items)
-        case "Literal", _:
-            return {"enum": [_literal(item) for item in items]}
-        case "Annotated", [item, *notes]:
-            return _schema(item) | _description(notes)
-        case _, [item] if name in SEQUENCES:
-            return {"type": "array", "items": _schema(item)}
-        case _, [ast.Name(id="str"), item] if name in MAPPINGS:
-            return {"type": "object", "additionalProperties": _schema(item)}
-        case _:
-            raise _Undescribable(ast.unparse(whole))
-
-
-def _union(items: list[ast.expr]) -> dict[str, Any]:
-    options: list[dict[str, Any]] = []
-    for item in items:
-        schema = _schema(item)
-        options.extend(schema["anyOf"] if set(schema) == {"anyOf"} else [schema])
-    return {"anyOf": options}
-
-
-def _literal(node: ast.expr) -> str | int | bool | None:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError as error:
-        raise _Undescribable(ast.unparse(node)) from error
-    if not isinstance(value, str | int | None):
-        raise _Undescribable(ast.unparse(node))
-    return value
-
-
-def _description(notes: list[ast.expr]) -> dict[str, Any]:
-    texts = [note.value for note in notes if isinstance(note, ast.Constant) and isinstance(note.value, str)]
-    return {"description": texts[0]} if texts else {}
+def _call(annotations: Annotations, function: Function, parts: list[Part]) -> str:
+    awaited = "await " if isinstance(function, ast.AsyncFunctionDef) else ""
+    return f"{awaited}{function.name}(**{annotations.made_parts(parts, 'arguments')})"

@@ -62,18 +62,20 @@ async def define(
     risk: Risk = Risk.CODE,
     idempotent: bool = True,
     timeout_seconds: float | None = None,
+    async_only: bool = False,
 ) -> Definition:
     """Check a function that somebody registers.
 
     Args:
         name: What the model will call it.
         description: What the model is told about it.
-        code: The source text with one `async def`.
+        code: The source text; the tool is its function of this name, or its only one.
         limits: What one call may use.
         allowed_imports: The modules it may import; all that the sandbox has when left out.
         risk: What a call may do; a sandboxed function touches nothing outside itself.
         idempotent: Whether an interrupted call may be repeated; nothing outside the sandbox has changed.
         timeout_seconds: How long a call may take, waiting for a worker included.
+        async_only: Whether the function must be an `async def`.
 
     Raises:
         InvalidTool: naming the field, and the line when it is the code.
@@ -82,7 +84,7 @@ async def define(
     check_name(name)
     _check_length("description", description, DESCRIPTION_CHARACTERS)
     _check_length("code", code, CODE_CHARACTERS)
-    function = await sandbox.check(code, name=name, allowed_imports=allowed_imports)
+    function = await sandbox.check(code, name=name, allowed_imports=allowed_imports, async_only=async_only)
     spec = PythonSpec(
         name=name,
         description=description,

@@ -79,6 +79,30 @@ async def test_built_in_and_registered_tools_are_one_list(client: httpx.AsyncCli
     assert (await client.get("/tools/calculator")).json()["kind"] == "builtin"
 
 
+async def test_a_plain_function_with_a_dataclass_and_a_helper(client: httpx.AsyncClient) -> None:
+    code = "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: float\n    y: float\n"
+    code += "def square(n: float) -> float:\n    return n * n\n"
+    code += "def distance(a: Point, b: Point) -> float:\n    return (square(a.x - b.x) + square(a.y - b.y)) ** 0.5"
+    body = {"kind": "python", "name": "distance", "description": "How far two points are apart", "code": code}
+    made = await client.post("/tools", json=body)
+    assert (made.status_code, made.json()["output_schema"]) == (201, {"type": "number"}), made.text
+    points = {"a": {"x": 0, "y": 0}, "b": {"x": 3, "y": 4}}
+    done = await client.post("/tools/distance/execute", json={"arguments": points})
+    assert (done.json()["result"], done.json()["error"]) == (5.0, None)
+    wrong = await client.post("/tools/distance/execute", json={"arguments": points | {"a": {"x": 0}}})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "a")
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["a: float = 1e999", "a: str = '\\x00'", "a: " + "-" * 1500 + "1", "a: x" + ".a" * 900, "a: Literal['\\ud800']"],
+)
+async def test_odd_signatures_are_no_error_of_ours(client: httpx.AsyncClient, signature: str) -> None:
+    code = f"from typing import Literal\nasync def odd({signature}):\n    return 1"
+    answer = await client.post("/tools/register", json={"name": "odd", "description": "Odd parameters", "code": code})
+    assert answer.status_code in (201, 422), answer.text
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code", "field", "text"),
     [

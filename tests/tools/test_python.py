@@ -48,7 +48,7 @@ async def test_equal_content_is_the_same_version() -> None:
         (NAME, "a" * 121, CODE, "description"),
         (NAME, DESCRIPTION, "async def", "code"),
         (NAME, DESCRIPTION, CODE + " " * 2000, "code"),
-        (NAME, DESCRIPTION, "def reverse_string(text: str) -> str:\n    return text", "code"),
+        (NAME, DESCRIPTION, "reverse_string = lambda text: text", "code"),
     ],
 )
 async def test_the_rules_of_a_registration_name_the_field(name: str, description: str, code: str, field: str) -> None:
