@@ -28,6 +28,7 @@ from pydantic_monty import (
 )
 
 from app.errors import InvalidTool, Unavailable
+from app.sandbox.confine import Launcher, launcher
 from app.sandbox.source import FunctionSpec, check_source, read_function
 from app.sandbox.values import ResultTooLarge, to_json
 
@@ -76,6 +77,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self._monty: AsyncMonty | None = None
+        self._launcher = Launcher()
         self._opening = asyncio.Lock()
         self._turns: dict[asyncio.Task[Any], int | None] = {}
 
@@ -100,14 +102,19 @@ class _Pool:
             await asyncio.wait(self._turns)
         if monty is not None:
             await monty.__aexit__(None, None, None)
+            self._launcher.close()
             # The library's threads still let go of our objects; an interpreter that is gone by then aborts.
             await asyncio.sleep(SETTLE_SECONDS)
 
     async def _open(self) -> AsyncMonty:
         async with self._opening:
             if self._monty is None:
+                self._launcher = await asyncio.to_thread(launcher)
                 monty = AsyncMonty(
-                    max_processes=MAX_WORKERS, checkout_timeout=CHECKOUT_SECONDS, request_timeout=TURN_SECONDS
+                    binary_path=self._launcher.path,
+                    max_processes=MAX_WORKERS,
+                    checkout_timeout=CHECKOUT_SECONDS,
+                    request_timeout=TURN_SECONDS,
                 )
                 self._monty = await monty.__aenter__()
             return self._monty

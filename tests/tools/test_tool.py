@@ -20,7 +20,7 @@ def test_every_tool_can_be_shown_to_a_model(tool: Tool) -> None:
     assert tool.parameters["additionalProperties"] is False
     assert "title" not in json.dumps(tool.parameters)
     assert tool.description.endswith(".")
-    assert tool.idempotent == (tool.risk is Risk.READ)
+    assert tool.idempotent == (tool.risk in (Risk.READ, Risk.CODE))
 
 
 def test_the_arguments_are_those_of_the_contract() -> None:
@@ -30,6 +30,7 @@ def test_the_arguments_are_those_of_the_contract() -> None:
         "web_search": ["query"],
         "fetch_url": ["url"],
         "chatbot": ["query"],
+        "execute_code": ["code"],
         "ask_person": ["question"],
         "notify": ["text", "channel"],
         "schedule_task": ["prompt", "schedule_expression", "timezone"],
