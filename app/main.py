@@ -18,6 +18,7 @@ from app.api import (
     approvals,
     bulk,
     conversations,
+    credentials,
     deliveries,
     health,
     holds,
@@ -68,6 +69,7 @@ ROUTERS = (
     deliveries.router,
     agents.router,
     tools.router,
+    credentials.router,
     keys.router,
     operation.router,
 )
@@ -120,7 +122,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         limits, doorkeeper = RateLimits(settings.redis_dsn()), Doorkeeper(engine.database, settings)
         edge = Edge(limits, doorkeeper, LastUse(engine.database), app.state.metrics)
         app.state.engine, app.state.edge = engine, edge
-        edge.seeded = await health.seed(engine.database)
+        edge.seeded = await health.seed(engine)
         chores = [asyncio.create_task(edge.last_use.run()), asyncio.create_task(_forget(engine))]
         try:
             yield
