@@ -1,5 +1,7 @@
 """Agents: definitions in the database, each version immutable, one of them served."""
 
+from app.agents.apply import Application, Applied, apply, compare
+from app.agents.diff import Change, changes
 from app.agents.rows import (
     DEFAULT_AGENT,
     create,
@@ -23,10 +25,16 @@ __all__ = [
     "AgentFields",
     "AgentPatch",
     "AgentSpec",
+    "Application",
+    "Applied",
     "ApprovalRule",
+    "Change",
     "Limits",
     "ModelSettings",
+    "apply",
+    "changes",
     "check_schema",
+    "compare",
     "create",
     "delete",
     "dump_yaml",

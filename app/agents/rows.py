@@ -97,7 +97,7 @@ async def page(
     return [(agent, version) for agent, version in rows]
 
 
-async def version_of(session: AsyncSession, agent: Agent, version: int) -> AgentVersion:
+async def version_of(session: AsyncSession, agent: Agent, version: int, *, field: str = "version") -> AgentVersion:
     """One version of an agent.
 
     Raises:
@@ -105,7 +105,7 @@ async def version_of(session: AsyncSession, agent: Agent, version: int) -> Agent
     """
     found = await session.get(AgentVersion, (agent.id, version))
     if found is None:
-        raise UnknownReference(f"the agent {agent.name} has no version {version}", field="version")
+        raise UnknownReference(f"the agent {agent.name} has no version {version}", field=field)
     return found
 
 
@@ -122,7 +122,12 @@ async def versions(
 # --- writing --------------------------------------------------------------------------------------
 
 
-async def _checked(session: AsyncSession, settings: Settings, workspace_id: UUID, spec: AgentSpec) -> AgentSpec:
+async def checked(session: AsyncSession, settings: Settings, workspace_id: UUID, spec: AgentSpec) -> AgentSpec:
+    """The spec as it is saved in this workspace.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
     registered = await session.scalars(
         select(RegisteredTool.name).where(
             RegisteredTool.workspace_id == workspace_id, RegisteredTool.deleted_at.is_(None)
@@ -145,7 +150,7 @@ async def create(
         InvalidRequest: naming the field.
         Duplicate: when the name is taken.
     """
-    spec = await _checked(session, settings, principal.workspace_id, spec)
+    spec = await checked(session, settings, principal.workspace_id, spec)
     agent = Agent(
         id=agent_id or new_id(),
         workspace_id=principal.workspace_id,
@@ -176,15 +181,20 @@ async def patch(
     if values.get("name", "") is None:
         del values["name"]
     spec = AgentSpec.model_validate(latest.spec | values)
-    spec = await _checked(session, settings, principal.workspace_id, spec)
+    spec = await checked(session, settings, principal.workspace_id, spec)
     if sha256(spec) == latest.sha256:
         return latest
+    return await draft(session, agent, spec, principal)
+
+
+async def draft(session: AsyncSession, agent: Agent, spec: AgentSpec, principal: Principal) -> AgentVersion:
+    """Save a checked spec as the newest version of a locked agent."""
     agent.latest_version += 1
-    draft = _version(agent, agent.latest_version, spec, principal)
-    session.add(draft)
+    version = _version(agent, agent.latest_version, spec, principal)
+    session.add(version)
     await session.flush()
-    await session.refresh(draft)
-    return draft
+    await session.refresh(version)
+    return version
 
 
 def _version(agent: Agent, number: int, spec: AgentSpec, principal: Principal) -> AgentVersion:
@@ -210,13 +220,18 @@ async def publish(
     """
     agent = await get(session, workspace_id, ref, lock=True)
     chosen = await version_of(session, agent, version or agent.latest_version)
-    await _checked(session, settings, workspace_id, read(chosen))
-    agent.published_version = chosen.version
-    agent.name = str(chosen.spec["name"])
+    await checked(session, settings, workspace_id, read(chosen))
+    await serve(session, agent, chosen)
+    return chosen
+
+
+async def serve(session: AsyncSession, agent: Agent, version: AgentVersion) -> None:
+    """Let a locked agent serve a version from the next run on."""
+    agent.published_version = version.version
+    agent.name = str(version.spec["name"])
     agent.updated_at = func.now()
     await _flush_name(session, agent.name)
     await session.refresh(agent)
-    return chosen
 
 
 async def rollback(
