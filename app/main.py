@@ -12,7 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app import __version__, telemetry
+from app import __version__, extensions, telemetry
 from app.api import (
     agents,
     approvals,
@@ -79,9 +79,10 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is connected before its lifespan begins.
 
     Raises:
-        ConfigurationError: when the settings would open the server to others without authentication, or name no model.
+        ConfigurationError: when the settings would open the server to others without authentication, or name no model or extension.
     """
     auth_on = settings.auth_on
+    extensions.load(settings)
     default_model(settings)  # A wrong DEFAULT_MODEL is told at the start, not by the first run.
     metrics = Metrics()
     app = FastAPIOffline(title="Parley", version=__version__, description=DESCRIPTION, lifespan=_lifespan)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.agents.spec import AgentPatch, AgentSpec, check
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database, dump_json
-from app.errors import Conflict, Duplicate, NotFound, UnknownReference
+from app.errors import ConfigurationError, Conflict, Duplicate, NotFound, UnknownReference
 from app.identity import Principal
 from app.models import Agent, AgentVersion, RegisteredTool, new_id
 from app.patterns import PATTERN_TOOLS
@@ -20,6 +20,10 @@ from app.tools import BUILT_IN
 DEFAULT_AGENT = "assistant"
 DEFAULT_AGENT_ID = UUID("00000000-0000-7000-8000-000000000004")
 DEFAULT_INSTRUCTIONS = "You are a helpful assistant. Use your tools where they help, and be brief and exact."
+
+# Agents that extensions bring: made in the first workspace where they were never before.
+OFFERED: dict[str, AgentSpec] = {}
+OFFERS = UUID("0c2a3e64-8a5b-5d0f-9c1e-3f6b7a2d4e58")
 
 SEED = """
 with agent as (
@@ -31,18 +35,35 @@ select id, 1, $2, $4, $5, $6 from agent
 """
 
 
+def offer(spec: AgentSpec, settings: Settings) -> None:
+    """Let the next `seed` make an agent of an extension; it may name built-in tools and those of extensions.
+
+    Raises:
+        InvalidRequest: naming the field.
+        ConfigurationError: when there is another of that name.
+    """
+    if spec.name == DEFAULT_AGENT or OFFERED.get(spec.name, spec) is not spec:
+        raise ConfigurationError(f"there is an agent called {spec.name} already")
+    check(spec, settings, BUILT_IN)
+    OFFERED[spec.name] = spec
+
+
 async def seed(database: Database) -> None:
-    """Make the default agent where it is missing; any number may call it at once."""
+    """Make the default agent, and those of extensions, where they are missing; any number may call it at once."""
     spec = AgentSpec(
         name=DEFAULT_AGENT,
         instructions=DEFAULT_INSTRUCTIONS,
         description="Answers questions and works on tasks with the built-in tools.",
-        tools=[name for name in BUILT_IN if name not in PATTERN_TOOLS],
+        tools=[name for name, tool in BUILT_IN.items() if tool.kind == "builtin" and name not in PATTERN_TOOLS],
     )
+    await _seed(database, DEFAULT_AGENT_ID, spec)
+    for offered in OFFERED.values():
+        await _seed(database, uuid5(OFFERS, offered.name), offered)
+
+
+async def _seed(database: Database, agent_id: UUID, spec: AgentSpec) -> None:
     content = spec.model_dump(mode="json")
-    await database.execute(
-        SEED, DEFAULT_AGENT_ID, DEFAULT_WORKSPACE, DEFAULT_AGENT, content, sha256(spec), SYSTEM_PRINCIPAL
-    )
+    await database.execute(SEED, agent_id, DEFAULT_WORKSPACE, spec.name, content, sha256(spec), SYSTEM_PRINCIPAL)
 
 
 def sha256(spec: AgentSpec) -> str:
