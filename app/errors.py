@@ -366,6 +366,13 @@ class AgentGone(RunFailed):
     code = "agent_gone"
 
 
+class CredentialUnreadable(RunFailed):
+    """A credential that the run needs can't be opened with the configured encryption keys."""
+
+    code = "credential_unreadable"
+    retryable = True
+
+
 # --- tools --------------------------------------------------------------------------------------
 
 

@@ -12,12 +12,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from app import __version__, telemetry
+from app import __version__, extensions, telemetry
 from app.api import (
     agents,
     approvals,
     bulk,
     conversations,
+    credentials,
     deliveries,
     health,
     holds,
@@ -68,6 +69,7 @@ ROUTERS = (
     deliveries.router,
     agents.router,
     tools.router,
+    credentials.router,
     keys.router,
     operation.router,
 )
@@ -77,9 +79,10 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is connected before its lifespan begins.
 
     Raises:
-        ConfigurationError: when the settings would open the server to others without authentication, or name no model.
+        ConfigurationError: when the settings would open the server to others without authentication, or name no model or extension.
     """
     auth_on = settings.auth_on
+    extensions.load(settings)
     default_model(settings)  # A wrong DEFAULT_MODEL is told at the start, not by the first run.
     metrics = Metrics()
     app = FastAPIOffline(title="Parley", version=__version__, description=DESCRIPTION, lifespan=_lifespan)
@@ -120,7 +123,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         limits, doorkeeper = RateLimits(settings.redis_dsn()), Doorkeeper(engine.database, settings)
         edge = Edge(limits, doorkeeper, LastUse(engine.database), app.state.metrics)
         app.state.engine, app.state.edge = engine, edge
-        edge.seeded = await health.seed(engine.database)
+        edge.seeded = await health.seed(engine)
         chores = [asyncio.create_task(edge.last_use.run()), asyncio.create_task(_forget(engine))]
         try:
             yield

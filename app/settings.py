@@ -41,7 +41,6 @@ LATER = (
     "LANGFUSE_PUBLIC_KEY",
     "LANGFUSE_SECRET_KEY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "PARLEY_EXTENSIONS",
     "PARLEY_REPLY_ADDRESS",
     "SLACK_BOT_TOKEN",
     "SLACK_SIGNING_SECRET",
@@ -156,6 +155,9 @@ class Settings(BaseSettings):
     parley_egress_allow: str = Field(
         "", description="host:port or CIDR list that the egress guard lets through, separated by commas."
     )
+    parley_extensions: str = Field(
+        "", description="Modules of your own that add tools, channels, providers and agents, separated by commas."
+    )
     parley_pool_size: int = Field(10, ge=2, le=200, description="Connections of each pool of a process.")
     parley_max_body_bytes: int = Field(2_000_000, ge=1024, description="Largest request body accepted.")
 
@@ -232,6 +234,11 @@ class Settings(BaseSettings):
     def cors_origins(self) -> list[str]:
         """The origins of `PARLEY_CORS_ORIGINS`."""
         return split_list(self.parley_cors_origins)
+
+    @property
+    def extensions(self) -> list[str]:
+        """The modules of `PARLEY_EXTENSIONS`."""
+        return split_list(self.parley_extensions)
 
     @property
     def egress_allow(self) -> list[str]:

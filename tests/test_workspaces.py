@@ -17,7 +17,7 @@ from app.settings import Settings
 OTHER = UUID("00000000-0000-7000-8000-0000000000ff")
 
 # What the tenant role may not do beside reading.
-READ_ONLY = {"breakers", "workers", "workspaces"}
+READ_ONLY = {"breakers", "canaries", "workers", "workspaces"}
 APPEND_ONLY = {"audit"}
 
 GRANTS = """

@@ -14,7 +14,7 @@ from uuid import UUID
 import structlog
 from apscheduler.schedulers import asyncio as untyped_asyncio  # pyright: ignore[reportMissingTypeStubs]
 
-from app import agents, identity
+from app import agents, extensions, identity
 from app.conversations import Accepted
 from app.db import Database
 from app.errors import DatabaseUnavailable
@@ -114,6 +114,7 @@ class Scheduler:
 
 async def main(settings: Settings) -> None:
     """Run a scheduler until SIGTERM or SIGINT."""
+    extensions.load(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):

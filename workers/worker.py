@@ -12,7 +12,7 @@ from typing import Any, cast
 import structlog
 from arq.worker import Worker, func
 
-from app import agents, identity
+from app import agents, extensions, identity
 from app.embedded import with_running_servers
 from app.errors import ConfigurationError, DatabaseUnavailable
 from app.executor import Engine
@@ -62,6 +62,7 @@ def arq_options(settings: Settings) -> dict[str, Any]:
 
 async def main(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT."""
+    extensions.load(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -138,6 +139,7 @@ def __getattr__(name: str) -> dict[str, Any]:
 async def _startup(context: dict[str, Any]) -> None:
     settings: Settings = context["settings"]
     configure_logging(settings)
+    extensions.load(settings)
     context["stack"] = stack = contextlib.AsyncExitStack()
     engine = await stack.enter_async_context(Engine.open(settings, kind="worker"))
     context["resident"] = await _start(engine)

@@ -1,10 +1,13 @@
 """Agents: definitions in the database, each version immutable, one of them served."""
 
+from app.agents.apply import Application, Applied, apply, compare
+from app.agents.diff import Change, changes
 from app.agents.rows import (
     DEFAULT_AGENT,
     create,
     delete,
     get,
+    offer,
     page,
     patch,
     publish,
@@ -23,14 +26,21 @@ __all__ = [
     "AgentFields",
     "AgentPatch",
     "AgentSpec",
+    "Application",
+    "Applied",
     "ApprovalRule",
+    "Change",
     "Limits",
     "ModelSettings",
+    "apply",
+    "changes",
     "check_schema",
+    "compare",
     "create",
     "delete",
     "dump_yaml",
     "get",
+    "offer",
     "page",
     "patch",
     "publish",

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.agents.spec import AgentPatch, AgentSpec, check
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database, dump_json
-from app.errors import Conflict, Duplicate, NotFound, UnknownReference
+from app.errors import ConfigurationError, Conflict, Duplicate, NotFound, UnknownReference
 from app.identity import Principal
 from app.models import Agent, AgentVersion, RegisteredTool, new_id
 from app.patterns import PATTERN_TOOLS
@@ -20,6 +20,10 @@ from app.tools import BUILT_IN
 DEFAULT_AGENT = "assistant"
 DEFAULT_AGENT_ID = UUID("00000000-0000-7000-8000-000000000004")
 DEFAULT_INSTRUCTIONS = "You are a helpful assistant. Use your tools where they help, and be brief and exact."
+
+# Agents that extensions bring: made in the first workspace where they were never before.
+OFFERED: dict[str, AgentSpec] = {}
+OFFERS = UUID("0c2a3e64-8a5b-5d0f-9c1e-3f6b7a2d4e58")
 
 SEED = """
 with agent as (
@@ -31,18 +35,35 @@ select id, 1, $2, $4, $5, $6 from agent
 """
 
 
+def offer(spec: AgentSpec, settings: Settings) -> None:
+    """Let the next `seed` make an agent of an extension; it may name built-in tools and those of extensions.
+
+    Raises:
+        InvalidRequest: naming the field.
+        ConfigurationError: when there is another of that name.
+    """
+    if spec.name == DEFAULT_AGENT or OFFERED.get(spec.name, spec) is not spec:
+        raise ConfigurationError(f"there is an agent called {spec.name} already")
+    check(spec, settings, BUILT_IN)
+    OFFERED[spec.name] = spec
+
+
 async def seed(database: Database) -> None:
-    """Make the default agent where it is missing; any number may call it at once."""
+    """Make the default agent, and those of extensions, where they are missing; any number may call it at once."""
     spec = AgentSpec(
         name=DEFAULT_AGENT,
         instructions=DEFAULT_INSTRUCTIONS,
         description="Answers questions and works on tasks with the built-in tools.",
-        tools=[name for name in BUILT_IN if name not in PATTERN_TOOLS],
+        tools=[name for name, tool in BUILT_IN.items() if tool.kind == "builtin" and name not in PATTERN_TOOLS],
     )
+    await _seed(database, DEFAULT_AGENT_ID, spec)
+    for offered in OFFERED.values():
+        await _seed(database, uuid5(OFFERS, offered.name), offered)
+
+
+async def _seed(database: Database, agent_id: UUID, spec: AgentSpec) -> None:
     content = spec.model_dump(mode="json")
-    await database.execute(
-        SEED, DEFAULT_AGENT_ID, DEFAULT_WORKSPACE, DEFAULT_AGENT, content, sha256(spec), SYSTEM_PRINCIPAL
-    )
+    await database.execute(SEED, agent_id, DEFAULT_WORKSPACE, spec.name, content, sha256(spec), SYSTEM_PRINCIPAL)
 
 
 def sha256(spec: AgentSpec) -> str:
@@ -97,7 +118,7 @@ async def page(
     return [(agent, version) for agent, version in rows]
 
 
-async def version_of(session: AsyncSession, agent: Agent, version: int) -> AgentVersion:
+async def version_of(session: AsyncSession, agent: Agent, version: int, *, field: str = "version") -> AgentVersion:
     """One version of an agent.
 
     Raises:
@@ -105,7 +126,7 @@ async def version_of(session: AsyncSession, agent: Agent, version: int) -> Agent
     """
     found = await session.get(AgentVersion, (agent.id, version))
     if found is None:
-        raise UnknownReference(f"the agent {agent.name} has no version {version}", field="version")
+        raise UnknownReference(f"the agent {agent.name} has no version {version}", field=field)
     return found
 
 
@@ -122,7 +143,12 @@ async def versions(
 # --- writing --------------------------------------------------------------------------------------
 
 
-async def _checked(session: AsyncSession, settings: Settings, workspace_id: UUID, spec: AgentSpec) -> AgentSpec:
+async def checked(session: AsyncSession, settings: Settings, workspace_id: UUID, spec: AgentSpec) -> AgentSpec:
+    """The spec as it is saved in this workspace.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
     registered = await session.scalars(
         select(RegisteredTool.name).where(
             RegisteredTool.workspace_id == workspace_id, RegisteredTool.deleted_at.is_(None)
@@ -145,7 +171,7 @@ async def create(
         InvalidRequest: naming the field.
         Duplicate: when the name is taken.
     """
-    spec = await _checked(session, settings, principal.workspace_id, spec)
+    spec = await checked(session, settings, principal.workspace_id, spec)
     agent = Agent(
         id=agent_id or new_id(),
         workspace_id=principal.workspace_id,
@@ -176,15 +202,20 @@ async def patch(
     if values.get("name", "") is None:
         del values["name"]
     spec = AgentSpec.model_validate(latest.spec | values)
-    spec = await _checked(session, settings, principal.workspace_id, spec)
+    spec = await checked(session, settings, principal.workspace_id, spec)
     if sha256(spec) == latest.sha256:
         return latest
+    return await draft(session, agent, spec, principal)
+
+
+async def draft(session: AsyncSession, agent: Agent, spec: AgentSpec, principal: Principal) -> AgentVersion:
+    """Save a checked spec as the newest version of a locked agent."""
     agent.latest_version += 1
-    draft = _version(agent, agent.latest_version, spec, principal)
-    session.add(draft)
+    version = _version(agent, agent.latest_version, spec, principal)
+    session.add(version)
     await session.flush()
-    await session.refresh(draft)
-    return draft
+    await session.refresh(version)
+    return version
 
 
 def _version(agent: Agent, number: int, spec: AgentSpec, principal: Principal) -> AgentVersion:
@@ -210,13 +241,18 @@ async def publish(
     """
     agent = await get(session, workspace_id, ref, lock=True)
     chosen = await version_of(session, agent, version or agent.latest_version)
-    await _checked(session, settings, workspace_id, read(chosen))
-    agent.published_version = chosen.version
-    agent.name = str(chosen.spec["name"])
+    await checked(session, settings, workspace_id, read(chosen))
+    await serve(session, agent, chosen)
+    return chosen
+
+
+async def serve(session: AsyncSession, agent: Agent, version: AgentVersion) -> None:
+    """Let a locked agent serve a version from the next run on."""
+    agent.published_version = version.version
+    agent.name = str(version.spec["name"])
     agent.updated_at = func.now()
     await _flush_name(session, agent.name)
     await session.refresh(agent)
-    return chosen
 
 
 async def rollback(

@@ -5,18 +5,19 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Request, Response
-from pydantic import Field, ValidationError
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import agents, audit
-from app.agents import AgentFields, AgentPatch, AgentSpec
+from app.agents import AgentFields, AgentPatch, AgentSpec, Applied, Change
 from app.api.access import Caller, may
 from app.api.idempotency import Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.problems import misfit
 from app.api.shapes import VersionBody, Warned
 from app.api.strict import read_json, resource
-from app.errors import MalformedBody, UnsupportedMediaType
+from app.errors import InvalidRequest, MalformedBody, NotFound, UnsupportedMediaType
 from app.models import Agent, AgentVersion, new_id
 from app.providers import missing_key
 from app.settings import Settings
@@ -49,6 +50,46 @@ class AgentOut(AgentFields):
     sha256: str = Field(description="Names the version's content.")
     created_at: datetime
     updated_at: datetime
+    warnings: list[Warned] = Field(default_factory=list[Warned])
+
+
+class AgentApply(AgentFields):
+    """A whole agent; a field that is left out takes its default."""
+
+    name: str | None = Field(default=None, description="The name in the path; may be left out.")
+
+
+class ChangeOut(BaseModel):
+    """A field that differs."""
+
+    field: str = Field(examples=["limits.requests"])
+    before: Any = Field(description="Its value before; null where it had none.", examples=[50])
+    after: Any = Field(description="Its value after.", examples=[20])
+    lines: list[str] = Field(
+        description="For people: `-` taken away, `+` added, a blank before what stayed.", examples=[["-50", "+20"]]
+    )
+
+    @classmethod
+    def of(cls, change: Change) -> "ChangeOut":
+        """A change as the API shows it."""
+        return cls(field=change.field, before=change.before, after=change.after, lines=change.lines)
+
+
+class DiffOut(BaseModel):
+    """What tells two versions apart."""
+
+    before: int = Field(description="The first version.", examples=[1])
+    after: int = Field(description="The second version.", examples=[2])
+    changes: list[ChangeOut] = Field(description="The fields that differ.")
+
+
+class AppliedOut(BaseModel):
+    """What applying did, or would do."""
+
+    applied: Applied = Field(description="What became of the agent.", examples=["updated"])
+    dry_run: bool = Field(description="Whether nothing was stored.")
+    version: int | None = Field(description="The version that holds it; null when none was stored.", examples=[2])
+    changes: list[ChangeOut] = Field(description="What differs from what was served before.")
     warnings: list[Warned] = Field(default_factory=list[Warned])
 
 
@@ -163,6 +204,58 @@ async def patch_agent(agent: str, changes: AgentPatch, caller: Writes) -> AgentO
         return show(row, draft, caller.settings)
 
 
+@router.put(
+    "/agents/{agent}",
+    summary="Apply an agent",
+    responses={201: {"model": AppliedOut, "description": "Created."}},
+    openapi_extra={"requestBody": {"content": {"application/json": {"examples": {"reporter": {"value": EXAMPLE}}}}}},
+)
+async def apply_agent(
+    agent: str,
+    fields: AgentApply,
+    caller: Writes,
+    response: Response,
+    dry_run: Annotated[bool, Query(description="Check and compare alone.")] = False,
+    publish: Annotated[bool, Query(description="Serve it; false leaves a draft.")] = True,
+) -> AppliedOut:
+    """Makes the agent of that name what the body says, and serves it: for agents that are kept as files.
+
+    An agent that is that already stays as it is, without a new version. A new one is created and always served.
+    """
+    async with caller.transaction() as session:
+        spec = await _whole(session, caller, agent, fields)
+        done = await agents.apply(session, caller.settings, caller.principal, spec, publishes=publish, dry_run=dry_run)
+        if done.version and done.applied is not Applied.UNCHANGED:
+            version = {"version": done.version.version, "published": publish}
+            audit.record(
+                session, caller.entry("agent.apply", "agent", done.version.agent_id, name=spec.name, **version)
+            )
+    if done.applied is Applied.CREATED and not dry_run:
+        response.status_code = 201
+        response.headers["Location"] = f"/agents/{done.version.agent_id}" if done.version else ""
+    return AppliedOut(
+        applied=done.applied,
+        dry_run=dry_run,
+        version=done.version.version if done.version else None,
+        changes=[ChangeOut.of(change) for change in done.changes],
+        warnings=warnings_of(spec.model_dump(mode="json"), caller.settings),
+    )
+
+
+async def _whole(session: AsyncSession, caller: Caller, ref: str, fields: AgentApply) -> AgentSpec:
+    """The spec that a body and the name in its path say."""
+    try:
+        name = (await agents.get(session, caller.workspace_id, ref)).name
+    except NotFound:
+        name = ref
+    if fields.name not in (None, name):
+        raise InvalidRequest(f"the path says {name!r}; a new name is given by PATCH", field="name")
+    try:
+        return AgentSpec.model_validate({**fields.model_dump(exclude_unset=True), "name": name})
+    except ValidationError as error:
+        raise misfit(error, AgentSpec.model_fields) from error
+
+
 @router.delete("/agents/{agent}", status_code=204, summary="Delete an agent")
 async def delete_agent(agent: str, caller: Writes) -> None:
     """Takes it out of service. Its conversations stay readable; its name is free again."""
@@ -178,6 +271,21 @@ async def list_versions(agent: str, caller: Reads, page: Annotated[PageOf, paged
         row = await agents.get(session, caller.workspace_id, agent)
         rows = await agents.versions(session, row, before=page.number, limit=page.fetch)
         return page.cut(rows, lambda each: show(row, each, caller.settings), key=lambda each: each.version)
+
+
+@router.get("/agents/{agent}/diff", summary="Compare versions")
+async def diff_agent(
+    agent: str,
+    caller: Reads,
+    before: Annotated[
+        int | None, Query(alias="from", ge=1, le=2**31, description="The served one if left out.")
+    ] = None,
+    after: Annotated[int | None, Query(alias="to", ge=1, le=2**31, description="The newest if left out.")] = None,
+) -> DiffOut:
+    """What tells two versions apart, field by field."""
+    async with caller.transaction() as session:
+        first, second, found = await agents.compare(session, caller.workspace_id, agent, before, after)
+        return DiffOut(before=first, after=second, changes=[ChangeOut.of(change) for change in found])
 
 
 @router.post("/agents/{agent}/publish", summary="Publish a version")

@@ -2,21 +2,26 @@
 
 from typing import Any, Literal
 
+import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import __version__, agents, identity
 from app.api.access import edge_of, engine_of
 from app.api.metrics import CONTENT_TYPE
+from app.credentials.rotation import keep_canaries
 from app.db import Database
 from app.errors import DatabaseUnavailable
+from app.executor import Engine
 from app.providers import default_model
 from app.redis import connect, ping
 
 router = APIRouter(tags=["health"])
 
+log = structlog.stdlib.get_logger(__name__)
+
 # The migration this code needs.
-SCHEMA = "0003"
+SCHEMA = "0004"
 
 
 class Health(BaseModel):
@@ -50,7 +55,7 @@ async def readyz(request: Request, response: Response) -> Ready:
     engine, edge = engine_of(request), edge_of(request)
     database, migrations = await _database(engine)
     if migrations == "ok" and not edge.seeded:
-        edge.seeded = await seed(engine.database)
+        edge.seeded = await seed(engine)
     redis = await _redis(engine)
     able = database == migrations == "ok"
     if not able:
@@ -74,12 +79,15 @@ async def schema_of(database: Database) -> str | None:
     return await database.fetchval("select version_num from alembic_version") if there else None
 
 
-async def seed(database: Database) -> bool:
+async def seed(engine: Engine) -> bool:
     """Make what exists from the start; False while the database is not migrated."""
+    database = engine.database
     if await schema_of(database) != SCHEMA:
         return False
     await identity.seed(database)
     await agents.seed(database)
+    for wrong in await keep_canaries(database, engine.box):
+        log.error("encryption.key_is_wrong", reason=wrong)
     return True
 
 

@@ -12,7 +12,6 @@ router = APIRouter()
 LATER = {
     "/artifacts": "artifacts",
     "/budgets": "budgets",
-    "/credentials": "credentials",
     "/documents": "documents",
     "/email/inbound": "replies by e-mail",
     "/memories": "memories",

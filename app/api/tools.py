@@ -118,7 +118,7 @@ class ToolOut(BaseModel):
     """A tool."""
 
     name: str = Field(examples=["reverse_string"])
-    kind: str = Field(description="builtin, or how it was registered.", examples=["python"])
+    kind: str = Field(description="builtin, extension, or how it was registered.", examples=["python"])
     description: str
     parameters: dict[str, Any] = Field(description="JSON schema of the arguments.")
     output_schema: dict[str, Any] | None = Field(
@@ -151,7 +151,7 @@ def show_built_in(tool: Tool, settings: Settings) -> ToolOut:
     """A built-in tool as the API shows it."""
     return ToolOut(
         name=tool.name,
-        kind="builtin",
+        kind=tool.kind,
         description=tool.description,
         parameters=tool.parameters,
         risk=tool.risk,
@@ -187,7 +187,7 @@ def show(stored: rows.Stored) -> ToolOut:
 async def list_tools(
     caller: Reads,
     page: Annotated[PageOf, paged("tools")],
-    kind: Annotated[str | None, Query(description="builtin or python.", examples=["python"])] = None,
+    kind: Annotated[str | None, Query(description="builtin, extension or python.", examples=["python"])] = None,
 ) -> Page[ToolOut]:
     """Built-in and registered tools by name."""
     after = page.position or ""

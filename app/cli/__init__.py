@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from app import __version__
 from app.cli import chat, developer, doctor, outbox, processes, runs
 from app.cli.agents import agents
+from app.cli.encryption import encryption
 from app.cli.keys import keys
 from app.cli.output import fail
 from app.cli.runs import runs as runs_group
@@ -56,6 +57,7 @@ def _make() -> typer.Typer:
     for name, group in (("runs", runs_group), ("tasks", tasks), ("agents", agents)):
         root.add_typer(group, name=name, rich_help_panel=WORK)
     root.add_typer(keys, name="keys", rich_help_panel=OPERATION)
+    root.add_typer(encryption, name="encryption", rich_help_panel=OPERATION)
     root.command(rich_help_panel=OPERATION)(doctor.doctor)
     root.command(rich_help_panel=OPERATION)(outbox.outbox)
     root.command(rich_help_panel=OPERATION)(developer.openapi)

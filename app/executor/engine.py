@@ -12,7 +12,7 @@ import structlog
 from app import approvals, sandbox
 from app.approvals import NewApproval
 from app.conversations import Accepted, Beginnings, lock
-from app.credentials import Box
+from app.credentials import Box, Credentials
 from app.db import Database, Row
 from app.egress import Egress
 from app.errors import DatabaseUnavailable, ParleyError, all_errors
@@ -62,6 +62,7 @@ class Engine:
         self.bell = Bell(settings.doorbell_dsn())
         self.box = Box.from_settings(settings)
         self.egress = Egress(settings)
+        self.credentials = Credentials(database, self.box, self.egress)
         self.breakers = Breakers(database, settings, self._failure_of, self._tell_breakers)
         self.providers = Providers(settings, self.breakers.guard)
         self.beginnings = Beginnings(database, settings)

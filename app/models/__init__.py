@@ -3,6 +3,7 @@
 from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolVersion
 from app.models.breaker import Breaker
 from app.models.conversation import Conversation, Event, Head, Input, Message
+from app.models.credential import Canary, Credential
 from app.models.delivery import Delivery
 from app.models.identity import ApiKey, AuditEntry, Idempotency, Principal, WorkerProcess, Workspace
 from app.models.run import Approval, Hold, Run, ToolCall
@@ -17,7 +18,9 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Breaker",
+    "Canary",
     "Conversation",
+    "Credential",
     "Delivery",
     "Event",
     "Fire",

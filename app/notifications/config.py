@@ -7,11 +7,21 @@ that showing a task opens no secret and sending the mask back changes nothing.
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from app.credentials import Box, is_mask, mask
 from app.egress import Policy
@@ -35,6 +45,7 @@ ADDRESS = re.compile(
 Channel = Literal["email", "slack"]
 EventName = Literal["started", "progress", "waiting", "completed", "failed", "cancelled", "recovered", "budget"]
 DEFAULT_EVENTS: tuple[EventName, ...] = ("completed", "failed", "waiting")
+EXTENDED: dict[str, None] = {}  # Channels that extensions add, in their order.
 
 AllowsUrl = Callable[[str], bool]
 
@@ -47,6 +58,19 @@ def _refuse_later_channels(value: object) -> object:
                 f"the channel {name!r} is not offered yet; use email or slack", field=f"{FIELD}.channels.{position}"
             )
     return cast("object", value)
+
+
+def _offered(name: str) -> str:
+    """The name of a channel that there is."""
+    known = [*get_args(Channel), *EXTENDED]
+    if name not in known:
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": _either(known)})
+    return name
+
+
+def _either(names: list[str]) -> str:
+    quoted = [repr(name) for name in names]
+    return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
 def _listed(value: object) -> object:
@@ -64,13 +88,18 @@ def _address(value: str) -> str:
 Address = Annotated[str, BeforeValidator(lambda value: _address(value) if isinstance(value, str) else value)]
 
 
+ChannelName = Annotated[
+    str, AfterValidator(_offered), WithJsonSchema({"type": "string", "enum": list(get_args(Channel))})
+]
+
+
 class NotificationConfig(BaseModel):
     """Which events of a task's runs are told to whom, and by which channels."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"channels": ["email"]}]})
 
-    channels: Annotated[list[Channel], BeforeValidator(_refuse_later_channels), Field(max_length=10)] = Field(
-        default_factory=list[Channel], description="Where to: email, slack. Left out: those with an address below."
+    channels: Annotated[list[ChannelName], BeforeValidator(_refuse_later_channels), Field(max_length=10)] = Field(
+        default_factory=list[str], description="Where to: email, slack. Left out: those with an address below."
     )
     email_address: Annotated[list[Address], BeforeValidator(_listed), Field(max_length=MAX_ADDRESSES)] | None = Field(
         None, description=f"One address, or a list of at most {MAX_ADDRESSES}."

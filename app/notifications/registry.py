@@ -1,5 +1,7 @@
 """The channels there are. A new one is a file beside this and a line here."""
 
+from app.errors import ConfigurationError
+from app.notifications import config
 from app.notifications.channel import Channel
 from app.notifications.email import EmailChannel
 from app.notifications.slack import SlackChannel
@@ -8,3 +10,14 @@ CHANNELS: dict[str, type[Channel]] = {
     "email": EmailChannel,
     "slack": SlackChannel,
 }
+
+
+def add_channel(name: str, kind: type[Channel]) -> None:
+    """Offer a channel of an extension to every task.
+
+    Raises:
+        ConfigurationError: when there is another of that name.
+    """
+    if CHANNELS.setdefault(name, kind) is not kind:
+        raise ConfigurationError(f"there is a channel called {name} already")
+    config.EXTENDED[name] = None

@@ -7,7 +7,7 @@ need the names alone. The rest is imported when it is first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from app.providers.names import DEMO, Circuit, check_model, circuits, default_model, missing_key
+from app.providers.names import DEMO, Circuit, add_provider, check_model, circuits, default_model, missing_key
 
 if TYPE_CHECKING:
     from app.providers.clients import Providers
@@ -21,6 +21,7 @@ __all__ = [
     "Circuit",
     "ModelFactory",
     "Providers",
+    "add_provider",
     "check_model",
     "circuits",
     "classify",

@@ -93,6 +93,8 @@ class Providers:
             return demo_model()
         if name.provider == SCRIPTED:
             return scripted.make(name.name)
+        if name.provider in scripted.extended:
+            return scripted.extended[name.provider](name.name)
         return _BUILDERS[name.source.family](name, self._provider(name))
 
     def _provider(self, name: ModelName) -> Provider[Any]:

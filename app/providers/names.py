@@ -39,6 +39,21 @@ SOURCES: dict[str, Source] = {
     SCRIPTED: Source(SCRIPTED),
 }
 
+
+def add_provider(name: str, factory: scripted.NamedFactory) -> None:
+    """Offer an extension's models as `name:NAME`.
+
+    Raises:
+        ConfigurationError: when there is another provider of that name.
+    """
+    if name in SOURCES and scripted.extended.get(name) is not factory:
+        raise ConfigurationError(f"there is a provider called {name} already")
+    if not re.fullmatch(r"[a-z][a-z0-9-]{1,30}", name):
+        raise ConfigurationError(f"{name!r} can't be a provider's name: 2 to 31 small letters, digits and hyphens")
+    scripted.extended[name] = factory
+    SOURCES[name] = Source(name)
+
+
 _ALIASES = {"google-gla": "google"}
 
 # Families by how their models are called, to answer a bare name with the right string.

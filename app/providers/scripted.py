@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 ModelFactory: TypeAlias = "Callable[[], Model]"
 
+NamedFactory: TypeAlias = "Callable[[str], Model]"
+
+extended: dict[str, NamedFactory] = {}  # Providers that extensions add.
 _factories: dict[str, ModelFactory] = {}
 
 

@@ -38,6 +38,7 @@ TURN_SECONDS = 90.0  # the pool's own last line: above the longest limit
 WALL_CLOCK_GRACE_SECONDS = 0.5  # so that the interpreter can say itself that time is up
 SETTLE_SECONDS = 0.1
 PRINT_BYTES = 65_536
+ERROR_CHARACTERS = 2_000
 RECURSION_DEPTH = 200
 DIAGNOSTIC = re.compile(r"^[^:\n]*:(\d+):\d+: \w+\[[\w-]+\] (.*)$", re.MULTILINE)
 
@@ -223,7 +224,7 @@ async def check(
 def _diagnostics(text: str) -> str:
     """The type checker's findings as `line N: ...`."""
     found = [f"line {line}: {message}" for line, message in DIAGNOSTIC.findall(text)[:10]]
-    return "; ".join(found) or text.strip()
+    return ("; ".join(found) or text.strip())[:ERROR_CHARACTERS]
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -307,8 +308,8 @@ def _failure(error: Exception, limits: Limits, *, line_first: bool = False) -> s
     if isinstance(error, _Killed):
         return _time_is_up(limits)
     if not isinstance(error, MontyRuntimeError):
-        return str(error)
-    message = _limit_reached(error, limits) or error.display("type-msg")
+        return str(error)[:ERROR_CHARACTERS]
+    message = (_limit_reached(error, limits) or error.display("type-msg"))[:ERROR_CHARACTERS]
     line = _line(error)
     if line is None:
         return message

@@ -46,23 +46,24 @@ class Annotations:
             node.name: _fields(node) for node in tree.body if isinstance(node, ast.ClassDef) and _is_dataclass(node)
         }
         self._parts = 0
+        self._more = False  # Whether objects may have more than their fields, as what a function answers may.
 
     def schema(self, annotation: ast.expr) -> dict[str, Any]:
-        """The JSON schema of an annotation.
+        """The JSON schema of what a function answers.
 
         Raises:
             Undescribable: it has none.
         """
-        self._parts = 0
+        self._parts, self._more = 0, True
         return self._schema(annotation, 0)
 
     def properties(self, parts: list[Part]) -> dict[str, Any]:
-        """The schema of an object with these parts.
+        """The schema of arguments with these names.
 
         Raises:
             Undescribable: one of them has none.
         """
-        self._parts = 0
+        self._parts, self._more = 0, False
         return self._object(parts, 0)
 
     def made(self, annotation: ast.expr | None, value: str, depth: int = 0) -> str | None:
@@ -140,7 +141,7 @@ class Annotations:
                 for part in parts
             },
             "required": [part.name for part in parts if part.default is None],
-            "additionalProperties": False,
+            "additionalProperties": self._more,
         }
 
     def _generic(self, name: str, items: list[ast.expr], whole: ast.expr, depth: int) -> dict[str, Any]:

@@ -4,9 +4,11 @@ import json
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from jsonschema import Draft202012Validator, exceptions, validators
 from pydantic import BaseModel, ConfigDict
+from referencing.jsonschema import EMPTY_REGISTRY
 
 from app import sandbox
 from app.errors import InvalidTool, ToolError
@@ -17,6 +19,8 @@ NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{2,30}")
 RESERVED = frozenset({"register", "import", "execute"})
 DESCRIPTION_CHARACTERS = range(5, 121)
 CODE_CHARACTERS = range(10, 2001)
+DIGITS_OF_64_BITS = 18
+BEYOND = re.compile(r"-?(0x[0-9a-f]+|[0-9]+)")
 MARGIN_SECONDS = 2.0  # on top of the function's own time, for getting a worker
 
 
@@ -152,10 +156,48 @@ async def execute(spec: PythonSpec, arguments: dict[str, Any]) -> Any:
 
     Raises:
         InvalidArguments: naming the argument that does not fit.
-        ToolError: the function failed or broke a limit.
+        ToolError: the function failed, broke a limit, or answered something else than its signature says.
     """
     fitted = fitting(spec.parameters, arguments)
     outcome = await sandbox.run(spec.code, fitted, spec.limits, function=spec.function)
     if outcome.error is not None:
         raise ToolError(outcome.error)
+    _check_result(spec, outcome.result)
     return outcome.result
+
+
+def _check_result(spec: PythonSpec, result: Any) -> None:
+    """Refuse a result that is not what the signature says.
+
+    Raises:
+        ToolError: saying where it differs.
+    """
+    if spec.returns is None:
+        return
+    error: Any = cast(Any, exceptions).best_match(Results(spec.returns, registry=EMPTY_REGISTRY).iter_errors(result))
+    if error is not None:
+        where = "".join(f"[{part!r}]" for part in error.absolute_path)
+        raise ToolError(f"the result{where} is not what the function's signature says: {error.message[:300]}")
+
+
+def _is_integer(checker: Any, value: Any) -> bool:
+    """An integer, also one that is text because JSON's readers could not hold it."""
+    del checker
+    return (isinstance(value, int) and not isinstance(value, bool)) or _is_beyond(value)
+
+
+def _is_number(checker: Any, value: Any) -> bool:
+    """A number, also one that JSON has no word for."""
+    return isinstance(value, float) or value in ("nan", "inf", "-inf") or _is_integer(checker, value)
+
+
+def _is_beyond(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > DIGITS_OF_64_BITS and BEYOND.fullmatch(value) is not None
+
+
+Results: Any = cast(Any, validators).extend(
+    Draft202012Validator,
+    type_checker=cast(Any, Draft202012Validator).TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)

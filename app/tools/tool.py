@@ -121,6 +121,7 @@ class Tool:
         call: Validates the arguments and does the work; the result is a JSON value.
         timeout_seconds: How long one call may take.
         available: Whether these settings allow it to be offered.
+        kind: builtin, extension, or how it was registered.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Tool:
     call: ToolCall
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     available: Callable[[Settings], bool] = always
+    kind: str = "builtin"
 
 
 class Arguments(BaseModel):

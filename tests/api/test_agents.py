@@ -1,5 +1,7 @@
 """/agents over HTTP."""
 
+from typing import Any
+
 import httpx
 import yaml
 
@@ -97,3 +99,99 @@ async def test_pages_hold_every_agent_once(client: httpx.AsyncClient) -> None:
         cursor = page["next_cursor"]
     assert names == [*(f"agent {number}" for number in reversed(range(5))), "assistant"]
     assert (await client.get("/agents/agent%203")).json()["name"] == "agent 3"
+
+
+# --- applying and comparing -----------------------------------------------------------------------------------
+
+
+async def applied(client: httpx.AsyncClient, name: str, body: dict[str, Any], **query: Any) -> dict[str, Any]:
+    answer = await client.put(f"/agents/{name}", json=body, params=query)
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()
+
+
+async def test_applying_creates_updates_and_then_changes_nothing(client: httpx.AsyncClient) -> None:
+    body = {"name": "reporter", "instructions": "one", "tools": ["calculator"]}
+    made = await client.put("/agents/reporter", json=body)
+    assert (made.status_code, made.json()["applied"], made.json()["version"]) == (201, "created", 1)
+    shown = (await client.get(made.headers["location"])).json()
+    assert (shown["name"], shown["tools"]) == ("reporter", ["calculator"])
+
+    again = await applied(client, "reporter", body)
+    assert (again["applied"], again["version"], again["changes"]) == ("unchanged", 1, [])
+    body = {"instructions": "two", "limits": {"requests": 3}}
+    changed = await applied(client, "reporter", body)
+    assert (changed["applied"], changed["version"]) == ("updated", 2)
+    assert {each["field"]: each["lines"] for each in changed["changes"]} == {
+        "instructions": ["-one", "+two"],
+        "tools": ["-calculator"],
+        "limits.requests": ["-50", "+3"],
+    }
+    assert (await applied(client, "reporter", body))["applied"] == "unchanged"
+    shown = (await client.get("/agents/reporter")).json()
+    assert (shown["version"], shown["latest_version"], shown["tools"]) == (2, 2, [])
+
+
+async def test_a_dry_run_checks_and_stores_nothing(client: httpx.AsyncClient) -> None:
+    told = await applied(client, "reporter", {"instructions": "one"}, dry_run=True)
+    assert (told["applied"], told["dry_run"], told["version"]) == ("created", True, None)
+    assert [each["field"] for each in told["changes"]] == ["instructions", "name"]
+    assert (await client.get("/agents/reporter")).status_code == 404
+    await applied(client, "reporter", {"instructions": "one"})
+    told = await applied(client, "reporter", {"instructions": "two"}, dry_run=True)
+    assert (told["applied"], told["version"]) == ("updated", None)
+    refused = await client.put("/agents/reporter", json={"tools": ["teleport"]}, params={"dry_run": True})
+    assert (refused.status_code, refused.json()["field"]) == (422, "tools.0")
+    assert (await client.get("/agents/reporter")).json()["latest_version"] == 1
+
+
+async def test_a_draft_is_applied_and_then_published(client: httpx.AsyncClient) -> None:
+    await applied(client, "reporter", {"instructions": "one"})
+    two = {"instructions": "two"}
+    assert (await applied(client, "reporter", two, publish=False))["version"] == 2
+    assert (await applied(client, "reporter", two, publish=False))["applied"] == "unchanged"
+    assert (await client.get("/agents/reporter")).json()["version"] == 1
+    published = await applied(client, "reporter", two)
+    assert (published["applied"], published["version"]) == ("updated", 2)
+    assert [each["lines"] for each in published["changes"]] == [["-one", "+two"]]
+    shown = (await client.get("/agents/reporter")).json()
+    assert (shown["version"], shown["latest_version"]) == (2, 2)
+
+
+async def test_applying_is_refused_like_creating(client: httpx.AsyncClient) -> None:
+    for name, body, status, code, field in [
+        ("x", {"name": "y"}, 422, "invalid_request", "name"),
+        ("import", {}, 422, "invalid_request", "name"),
+        ("x", {"system_prompt": "y"}, 422, "unknown_field", "system_prompt"),
+        ("x", {"model_settings": {"extra_headers": {}}}, 422, "unknown_field", "model_settings.extra_headers"),
+        ("x", {"limits": {"requests": 0}}, 422, "invalid_request", "limits.requests"),
+    ]:
+        answer = await client.put(f"/agents/{name}", json=body)
+        assert (answer.status_code, answer.json()["code"], answer.json().get("field")) == (status, code, field), body
+
+
+async def test_versions_are_compared_field_by_field(client: httpx.AsyncClient) -> None:
+    text = "One.\nTwo.\nThree.\nFour.\n"
+    await client.post("/agents", json={"name": "reporter", "instructions": text, "tools": ["calculator"]})
+    changes = {"instructions": text.replace("Four", "Five"), "tools": ["notify"], "model_settings": {"seed": 1}}
+    await client.patch("/agents/reporter", json={**changes, "approval": {"notify": "ask"}})
+    diff = (await client.get("/agents/reporter/diff")).json()
+    assert (diff["before"], diff["after"]) == (1, 2)
+    found = {each["field"]: each for each in diff["changes"]}
+    assert found["instructions"]["lines"] == [" Two.", " Three.", "-Four.", "+Five."]
+    assert found["tools"] == {
+        "field": "tools",
+        "before": ["calculator"],
+        "after": ["notify"],
+        "lines": ["-calculator", "+notify"],
+    }
+    assert found["model_settings.seed"]["lines"] == ["+1"]
+    assert found["approval.notify"]["lines"] == ["+ask"]
+    assert len(found) == 4
+    back = (await client.get("/agents/reporter/diff", params={"from": 2, "to": 1})).json()
+    assert {each["field"] for each in back["changes"]} == set(found)
+    assert (await client.get("/agents/reporter/diff?from=2&to=2")).json()["changes"] == []
+    for query, field in ({"from": 9}, "from"), ({"to": 9}, "to"), ({"from": 0}, "from"):
+        refused = await client.get("/agents/reporter/diff", params=query)
+        assert (refused.status_code, refused.json()["field"]) == (422, field)
+    assert (await client.get("/agents/nobody/diff")).status_code == 404

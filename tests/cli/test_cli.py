@@ -41,7 +41,7 @@ def test_help_lists_every_command() -> None:
     said = parley_says("--help").output
     for name in ("up", "serve", "worker", "scheduler", "migrate", "doctor", "chat", "run", "runs", "tasks", "agents"):
         assert f" {name} " in said
-    for name in ("keys", "outbox", "openapi", "bench"):
+    for name in ("keys", "encryption", "outbox", "openapi", "bench"):
         assert f" {name} " in said
 
 

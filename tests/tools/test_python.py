@@ -92,3 +92,37 @@ async def test_limits_belong_to_the_version() -> None:
     assert tool.timeout_seconds == pytest.approx(2.3)
     with pytest.raises(ToolError, match=r"longer than 0.3 s"):
         await tool.call(Context.of(), {})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "said"),
+    [
+        ("int", "json.loads('1.5')", r"the result is not .*1.5 is not of type 'integer'"),
+        ("list[str]", "json.loads('[\"a\", 1]')", r"the result\[1\] is not"),
+        ("dict[str, int]", 'json.loads(\'{"a": "12"}\')', r"the result\['a'\] is not"),
+        ("Literal['a']", "json.loads('\"b\"')", "the result is not"),
+    ],
+)
+async def test_a_result_that_does_not_fit_the_signature_is_refused(annotation: str, value: str, said: str) -> None:
+    code = f"import json\nfrom typing import Literal\nasync def answer() -> {annotation}:\n    return {value}"
+    tool = python_tool((await define("answer", "Says something else", code)).spec)
+    with pytest.raises(ToolError, match=said):
+        await tool.call(Context.of(), {})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "result"),
+    [
+        ("int", "2 ** 100", str(2**100)),
+        ("int", "-(1 << 13000)", hex(-(1 << 13000))),
+        ("float", "float('inf')", "inf"),
+        ("float", "3", 3),
+        ("bool", "True", True),
+        ("P", "P(1)", {"x": 1, "more": 2}),
+    ],
+)
+async def test_a_result_that_json_has_no_word_for_fits(annotation: str, value: str, result: object) -> None:
+    code = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    def __post_init__(self):\n"
+    code += f"        self.more = 2\nasync def answer() -> {annotation}:\n    return {value}"
+    tool = python_tool((await define("answer", "Says something large", code)).spec)
+    assert await tool.call(Context.of(), {}) == result
