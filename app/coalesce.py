@@ -8,6 +8,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BATCH = 50
+STALLED_SECONDS = 0.5  # A batch that takes longer no longer holds up those behind it ...
+MOST_STALLED = 4  # ... unless that many have: then PostgreSQL is away, and more connections would not help.
 
 
 class Coalescer(Generic[T, R]):
@@ -34,22 +36,36 @@ class Coalescer(Generic[T, R]):
         self._alone = alone
         self._key = key
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._flusher: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._stalled: set[asyncio.Task[None]] = set()
 
     async def do(self, item: T) -> R:
         """Do an item; returns when it is on disk, raises what it raises alone."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush())
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
         return await future
 
     async def _flush(self) -> None:
-        try:
-            while self._waiting:
+        """Do batches while anything waits, or until another task has taken over."""
+        me = asyncio.current_task()
+        while self._waiting and self._flushing is me:
+            watch = asyncio.get_running_loop().call_later(STALLED_SECONDS, self._pass_by)
+            try:
                 await self._commit(self._next_batch())
-        finally:
-            self._flusher = None
+            finally:
+                watch.cancel()
+        if self._flushing is me:
+            self._flushing = None
+
+    def _pass_by(self) -> None:
+        """The batch under way has stalled, on a lock or a dead connection: let what comes after it pass."""
+        if self._flushing is None or len(self._stalled) >= MOST_STALLED:
+            return
+        self._stalled.add(self._flushing)
+        self._flushing.add_done_callback(self._stalled.discard)
+        self._flushing = asyncio.create_task(self._flush()) if self._waiting else None
 
     def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
         """The oldest items, at most one of a name."""

@@ -32,7 +32,7 @@ DEFAULT_WORKSPACE = UUID("00000000-0000-7000-8000-000000000001")
 SYSTEM_PRINCIPAL = UUID("00000000-0000-7000-8000-000000000002")
 
 ACQUIRE_SECONDS = 5.0
-COMMAND_SECONDS = 30.0
+COMMAND_SECONDS = 15.0
 
 # What says that PostgreSQL is away, restarting or out of connections; the caller may try again.
 UNAVAILABLE: tuple[type[BaseException], ...] = (

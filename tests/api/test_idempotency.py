@@ -8,13 +8,16 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.api.access import Caller
 from app.api.idempotency import IdempotencyKey, Repeat, forget_old
 from app.db import DEFAULT_WORKSPACE, Database
 from app.errors import IdempotencyConflict, InvalidArguments
 from app.identity import CONFIGURED_ADMIN, LOCAL, Principal
-from tests.engine import tool, tools
+from app.runs import RunState
+from app.settle import Outcome
+from tests.engine import World, tool, tools
 
 Door = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -186,3 +189,20 @@ async def test_a_tool_is_registered_once(client: httpx.AsyncClient) -> None:
     answers = [await client.post("/tools/register", json=body, headers={"Idempotency-Key": "t"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json() == answers[1].json()
+
+
+async def test_a_repeated_steer_is_answered_with_the_run_that_has_it_now(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    world = World(app.state.engine.database, app.state.settings)
+    said = (await client.post("/runs", json={"message": "Hello", "background": True})).json()
+    [held] = await world.claim()
+    url, body = f"/conversations/{said['conversation_id']}/messages", {"message": "Faster", "on_message": "steer"}
+    key = {"Idempotency-Key": "one"}
+    answers = [(await client.post(url, json=body | {"background": True}, headers=key)).json() for _ in range(2)]
+    assert [answer["run_id"] for answer in answers] == [str(held.run_id)] * 2
+    await world.settle(held, Outcome(RunState.COMPLETED, result="Done"), held.fenced)  # It ends before it was steered.
+    late = (await client.post(url, json=body | {"background": True}, headers=key)).json()
+    [follow_up] = await world.claim()
+    assert late["run_id"] == str(follow_up.run_id) != str(held.run_id)
+    assert [text for _, text in await world.said(held.conversation_id)] == ["Hello", "Faster"]

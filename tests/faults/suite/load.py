@@ -289,7 +289,7 @@ class Person:
         await self._say(conversation, "steered", tools="note,note,note", background=True, answers=False)
         await asyncio.sleep(self.chance.uniform(0, 0.6))
         body = {"message": prompt, "on_message": "steer", "background": True}
-        await self._start(f"/conversations/{conversation}/messages", body, key, "run_id")
+        await self._start(f"/conversations/{conversation}/messages", body, key, "run_id", moves=True)
 
     async def forked(self) -> None:
         """Another first message, in a copy."""
@@ -334,13 +334,25 @@ class Person:
         finally:
             await self.api.post("/resume", {"scope": "agent", "ref": "held"})
 
-    async def _start(self, path: str, body: Json, key: str, where: str, wait: int | None = None) -> UUID:
-        """Something that begins a run, now and then asked for twice with one key."""
+    async def _start(
+        self, path: str, body: Json, key: str, where: str, wait: int | None = None, *, moves: bool = False
+    ) -> UUID:
+        """Something that begins a run, now and then asked for twice with one key.
+
+        Args:
+            path: Where.
+            body: What.
+            key: The idempotency key.
+            where: The field of the answer that names the run.
+            wait: Seconds to wait for its end.
+            moves: A steering message gets a run of its own when the one under way ends before it: both are right.
+        """
         headers = {} if wait is None else {"Prefer": f"wait={wait}"}
         times = 2 if self.chance.random() < 0.2 else 1
         answers = await asyncio.gather(*(self.api.post(path, body, key=key, headers=headers) for _ in range(times)))
         runs = {UUID(answer[where]) for answer in answers}
-        self.memory.repeats[key] = runs
+        if not moves:
+            self.memory.repeats[key] = runs
         return next(iter(runs))
 
     # --- words ----------------------------------------------------------------------------------------
