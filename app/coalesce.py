@@ -88,8 +88,12 @@ class Coalescer(Generic[T, R]):
             except Exception:  # noqa: BLE001 - each is done again alone, where its own error comes out
                 done = {}
         alone = [each for each in batch if not self._resolve(each, done)]
-        # Side by side, so that an outage does not make the last of them wait for the patience of all others.
-        await asyncio.gather(*(self._do_alone(*each) for each in alone))
+        try:
+            # Side by side, so that an outage does not make the last of them wait for the patience of all others.
+            await asyncio.gather(*(self._do_alone(*each) for each in alone))
+        finally:
+            for _, future in alone:
+                future.cancel()  # Nobody waits for ever for a flush that was stopped; what is done is done.
 
     def _resolve(self, each: tuple[T, "asyncio.Future[R]"], done: Mapping[Hashable, R]) -> bool:
         item, future = each

@@ -34,6 +34,10 @@ SYSTEM_PRINCIPAL = UUID("00000000-0000-7000-8000-000000000002")
 ACQUIRE_SECONDS = 5.0
 COMMAND_SECONDS = 15.0
 
+# The engine's statements go by key. They are planned once, as some take longer to plan than to run, and by their keys,
+# also when the plan was made while the tables were small.
+ENGINE_PLANS = {"plan_cache_mode": "force_generic_plan", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
 # What says that PostgreSQL is away, restarting or out of connections; the caller may try again.
 UNAVAILABLE: tuple[type[BaseException], ...] = (
     OSError,
@@ -142,8 +146,7 @@ class Database:
                 max_size=settings.parley_pool_size,
                 timeout=ACQUIRE_SECONDS,
                 command_timeout=COMMAND_SECONDS,
-                # The engine's statements go by key and are planned once: some take longer to plan than to run.
-                server_settings=server_settings | {"plan_cache_mode": "force_generic_plan"},
+                server_settings=server_settings | ENGINE_PLANS,
                 init=_prepare,
                 reset=_keep,
             )

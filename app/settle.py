@@ -11,7 +11,7 @@ from uuid import UUID
 from app.coalesce import Coalescer
 from app.db import Connection, Database, Row
 from app.errors import LeaseLost, ParleyError
-from app.events import EventType, NewEvent, StoredEvent
+from app.events import EventType, NewEvent, StoredEvent, replay
 from app.messages import Json
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
@@ -79,6 +79,8 @@ join conversations c on c.id = h.conversation_id join agents a on a.id = c.agent
 left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
 where h.conversation_id = any($1::uuid[]) order by h.conversation_id for no key update of h
 """
+# Of many: whose head another transaction holds is left to wait for it alone.
+LOCK_FREE = f"{LOCK} skip locked"
 
 
 async def settle(
@@ -129,10 +131,12 @@ async def settle_all(
 ) -> dict[UUID, Settled]:
     """End runs of different conversations; those that end here, by run.
 
-    Needs an `engine_tx()`. One that fails among several tasks locks these in any order: settle it alone.
+    Needs an `engine_tx()`. One alone waits for its conversation's head; of several, those whose heads are held are left
+    out. Failures lock their tasks in any order: settle each alone.
     """
     conversations = [each.conversation_id for each in settlements]
-    rows = await connection.fetch(LOCK, conversations, [each.run_id for each in settlements])
+    lock = LOCK if len(settlements) == 1 else LOCK_FREE
+    rows = await connection.fetch(lock, conversations, [each.run_id for each in settlements])
     about = {row["id"]: row for row in rows}
     endings = [await _ending(connection, each, about[each.run_id]) for each in settlements if each.run_id in about]
     ended = await end(connection, endings)
@@ -197,8 +201,29 @@ class Settlements:
         return {each.conversation_id: settled[each.run_id] for each in settlements if each.run_id in settled}
 
     async def _alone(self, of: Settlement) -> Settled | None:
-        async with self._database.engine_tx("settle") as connection:
-            return await settle(connection, self._settings, of.run_id, of.conversation_id, of.outcome, who=of.who)
+        try:
+            async with self._database.engine_tx("settle") as connection:
+                return await settle(connection, self._settings, of.run_id, of.conversation_id, of.outcome, who=of.who)
+        except LeaseLost:
+            landed = of.who and await self._landed(of.who, of.outcome)
+            if not landed:
+                raise
+            return landed
+
+    async def _landed(self, who: Fenced, outcome: Outcome) -> Settled | None:
+        """What an earlier try had committed whose answer was lost; None when that is not why the run is over."""
+        last = await self._database.fetchval(LANDED, who.run_id, who.fence, who.write_no, str(outcome.state))
+        if last is None:
+            return None
+        before = last - len(outcome.write.events) - 1
+        events = await replay(self._database, who.conversation_id, before, run_id=who.run_id)
+        return Settled(events, work_is_due=True)
+
+
+LANDED = """
+select (select max(e.seq) from events e where e.run_id = r.id)
+from runs r where r.id = $1 and r.fence = $2 and r.write_no = $3 + 1 and r.state = $4
+"""
 
 
 def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:

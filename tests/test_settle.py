@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -8,12 +9,13 @@ import pytest
 
 from app.conversations import lock
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL
-from app.errors import DeadlineExceeded, LeaseLost, ModelFailed
+from app.errors import DatabaseUnavailable, DeadlineExceeded, LeaseLost, ModelFailed
 from app.events import EventType, NewEvent
+from app.executor.engine import LOCK_HEAD
 from app.messages import prompt
 from app.models import new_id
 from app.runs import Claim, NewMessage, RunState, Usage, Write, detach, park
-from app.settle import Outcome, cancelled, failed, settle
+from app.settle import Outcome, Settlement, Settlements, cancelled, failed, settle
 from tests.engine import World, world
 
 __all__ = ["world"]
@@ -267,4 +269,51 @@ async def test_an_outcome_can_be_tried_again(world: World) -> None:
         await cut_off(world, held, outcome)
     await world.settle(held, outcome, held.fenced)
     assert (await world.types(held.conversation_id)).count("run.completed") == 1
+    await world.check()
+
+
+# --- ends that come together ---------------------------------------------------------------------------
+
+
+def ends(claim: Claim) -> Settlement:
+    return Settlement(claim.run_id, claim.conversation_id, DONE, claim.fenced)
+
+
+async def test_ends_share_a_transaction_and_a_held_head_holds_up_nobody_else(world: World) -> None:
+    held = [await world.one() for _ in range(4)]
+    seam, ended = Settlements(world.database, world.settings), list[int]()
+
+    async def end(number: int) -> None:
+        assert await seam.settle(ends(held[number]))
+        ended.append(number)
+
+    async with world.database.engine_tx() as connection:
+        await connection.execute(LOCK_HEAD, held[2].conversation_id)
+        endings = [asyncio.create_task(end(number)) for number in range(4)]
+        async with asyncio.timeout(5):
+            while len(ended) < 3:
+                await asyncio.sleep(0.01)
+        assert 2 not in ended
+    await asyncio.gather(*endings)
+    assert sorted(ended) == [0, 1, 2, 3]
+    await world.check()
+
+
+async def test_ends_whose_answer_was_lost_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [await world.one() for _ in range(3)]
+    seam = Settlements(world.database, world.settings)
+    together = seam._together
+
+    async def cut_off(settlements: list[Settlement]) -> Any:
+        await together(settlements)
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(seam._seam, "_together", cut_off)
+    settled = await asyncio.gather(*(seam.settle(ends(each)) for each in held))
+    for each, told in zip(held, settled, strict=True):
+        assert told
+        assert [event.type for event in told.events] == ["run.completed"]
+        assert told.events == (await world.events(each.conversation_id))[-1:]
+    with pytest.raises(LeaseLost):
+        await seam.settle(replace(ends(held[0]), who=replace(held[0].fenced, fence=7)))
     await world.check()

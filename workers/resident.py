@@ -18,7 +18,7 @@ from app.executor.engine import GRACE_SECONDS
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
-from app.runs import claim, overdue, recover, stranded, tend
+from app.runs import claim, due, overdue, recover, stranded, tend
 from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
@@ -107,7 +107,7 @@ class Resident:
             self._rung.clear()
             while self._free > 0 and not self._stopping.is_set() and await self._claim_batch():
                 pass
-            self._pass_on_if_full()
+            await self._pass_on_if_full()
             await _wait(self._rung, self._settings.parley_sweep_seconds)
 
     async def _claim_batch(self) -> bool:
@@ -124,9 +124,9 @@ class Resident:
             self._engine.spawn(each)
         return len(claims) == wanted
 
-    def _pass_on_if_full(self) -> None:
-        """Out of slots while runs may be due: another worker may have some."""
-        if self._free <= 0:
+    async def _pass_on_if_full(self) -> None:
+        """Out of slots while runs are due: another worker may have some."""
+        if self._free <= 0 and await due(self._engine.database, self._lane):
             self._engine.bell.pass_on(self._lane)
 
     # --- sweeping --------------------------------------------------------------------------------------

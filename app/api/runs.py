@@ -18,7 +18,7 @@ from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.streams import STREAM_RESPONSES, Events, event_page, sse
 from app.api.strict import resource
-from app.conversations import Accepted, Beginning, Begun, NewConversation, Turn
+from app.conversations import Accepted, Beginning, Begun, Turn
 from app.db import Connection
 from app.errors import NotFound
 from app.events import BOUNDS, Bounds
@@ -228,27 +228,23 @@ async def start_run(
 ) -> Any:
     """Answers as a message does: 200 with the reply, 202 when it goes on in the background, or a stream."""
     turn = Turn(body.message, principal_id=caller.principal.id, run={"detached": body.background})
-    accepted = await (_start_once(caller, body, turn, key) if key.key else _start(caller, body, turn))
+    new = _first(caller, body, turn)
+    accepted = await (_start_once(caller, new, key) if key.key else caller.engine.beginnings.begin(new))
     caller.engine.welcome(accepted)
     return await answer_to(caller, response, accepted, stream=body.stream, background=body.background, prefer=prefer)
 
 
-async def _start(caller: Caller, body: NewRunBody, turn: Turn) -> Accepted:
+def _first(caller: Caller, body: NewRunBody, turn: Turn) -> Beginning:
     inline = None if body.background else caller.engine.inline
     who = caller.principal.id
-    new = Beginning(caller.workspace_id, CHATBOT, body.agent, turn, principal_id=who, inline=inline)
-    return await caller.engine.beginnings.begin(new)
+    return Beginning(caller.workspace_id, CHATBOT, body.agent, turn, principal_id=who, inline=inline)
 
 
-async def _start_once(caller: Caller, body: NewRunBody, turn: Turn, key: IdempotencyKey) -> Accepted:
+async def _start_once(caller: Caller, new: Beginning, key: IdempotencyKey) -> Accepted:
     async with caller.database.engine_tx("say") as connection:
-        if repeat := await key.claim(connection, caller, "run", turn.run_id):
+        if repeat := await key.claim(connection, caller, "run", new.turn.run_id):
             return await made_before(connection, repeat)
-        agent = await conversations.find_agent(connection, caller.workspace_id, body.agent)
-        new = NewConversation(caller.workspace_id, CHATBOT, agent, "api", principal_id=caller.principal.id)
-        await conversations.start(connection, new)
-        inline = None if body.background else caller.engine.inline
-        return await conversations.reply(connection, caller.settings, caller.workspace_id, new.id, turn, inline=inline)
+        return await conversations.begin(connection, caller.settings, new)
 
 
 @router.get("/runs", summary="List runs")

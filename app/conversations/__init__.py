@@ -4,7 +4,7 @@ All of them need an `engine_tx()`. What they answer is published, rung or execut
 """
 
 from app.conversations.again import carry_on, fork, retry
-from app.conversations.begin import Beginning, Beginnings, Begun
+from app.conversations.begin import Beginning, Beginnings, Begun, begin
 from app.conversations.reply import Accepted, Turn, lock, reply, task_run
 from app.conversations.start import AgentRef, NewConversation, find_agent, start, title_of
 
@@ -16,6 +16,7 @@ __all__ = [
     "Begun",
     "NewConversation",
     "Turn",
+    "begin",
     "carry_on",
     "find_agent",
     "fork",

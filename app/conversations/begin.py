@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+from app.agents.spec import UUID_LIKE
 from app.coalesce import Coalescer
 from app.conversations.reply import Accepted, Turn, body_of, remembered, reply
 from app.conversations.start import NewConversation, find_agent, start
-from app.db import Database, Row, UniqueViolation
+from app.db import Connection, Database, Row, UniqueViolation
 from app.events import NewEvent, rows_of, stored
 from app.messages import Json
 from app.models import new_id
@@ -97,6 +98,7 @@ def record(new: Beginning) -> Json:
         "conversation_id": new.conversation_id,
         "workspace_id": new.workspace_id,
         "agent": new.agent,
+        "agent_key": new.agent if UUID_LIKE.fullmatch(new.agent) else None,
         "pattern": new.pattern.name,
         "title": title,
         "origin": new.origin,
@@ -166,14 +168,28 @@ class Beginnings:
     async def _alone(self, new: Beginning) -> Accepted:
         try:
             done = await self._together([new])
-        except UniqueViolation:  # Together with others it had landed; only the answer was lost.
+        except UniqueViolation:
+            if not await landed(self._database, new):
+                raise
             return accepted_as(new, None)
-        return done[new.conversation_id] if done else await self._step_by_step(new)
-
-    async def _step_by_step(self, new: Beginning) -> Accepted:
+        if done:
+            return done[new.conversation_id]
         async with self._database.engine_tx("say") as connection:
-            agent = await find_agent(connection, new.workspace_id, new.agent)
-            values: dict[str, Any] = {"principal_id": new.principal_id, "id": new.conversation_id}
-            await start(connection, NewConversation(new.workspace_id, new.pattern, agent, new.origin, **values))
-            where = (new.workspace_id, new.conversation_id)
-            return await reply(connection, self._settings, *where, new.turn, inline=new.inline)
+            return await begin(connection, self._settings, new)
+
+
+async def landed(database: Database, new: Beginning) -> bool:
+    """Whether a beginning is on disk: together with others it had landed, and only the answer was lost."""
+    return await database.fetchval("select exists (select from runs where id = $1)", new.turn.run_id)
+
+
+async def begin(connection: Connection, settings: Settings, new: Beginning) -> Accepted:
+    """Begin a conversation with its first message, step by step, in the caller's `engine_tx()`.
+
+    Raises:
+        UnknownReference: no such agent.
+    """
+    agent = await find_agent(connection, new.workspace_id, new.agent)
+    values: dict[str, Any] = {"principal_id": new.principal_id, "id": new.conversation_id}
+    await start(connection, NewConversation(new.workspace_id, new.pattern, agent, new.origin, **values))
+    return await reply(connection, settings, new.workspace_id, new.conversation_id, new.turn, inline=new.inline)

@@ -296,15 +296,15 @@ class Bus:
             if not inboxes and self._inboxes.get(conversation_id) is inboxes:
                 del self._inboxes[conversation_id]
                 self._seen.pop(conversation_id, None)
-                if not self._cancel_later(conversation_id):
-                    await self._leave_channel(conversation_id)
+                self._cancel_later(conversation_id)
+                await self._leave_channel(conversation_id)
 
     async def _follow_later(self, conversation_id: UUID) -> None:
         await asyncio.sleep(LATER_SECONDS)
-        del self._later[conversation_id]
         await self._follow_channel(conversation_id)
         for inbox in self._inboxes.get(conversation_id, ()):
             inbox.put(None)
+        self._later.pop(conversation_id, None)
 
     def _cancel_later(self, conversation_id: UUID) -> bool:
         """Do not follow a channel later; whether that was to be done."""
@@ -327,9 +327,10 @@ class Bus:
             self._confirming[channel].set()
 
     async def _leave_channel(self, conversation_id: UUID) -> None:
-        if self._pubsub is not None:
+        channel = channel_of(conversation_id)
+        if self._pubsub is not None and channel.encode() in self._pubsub.channels:
             with contextlib.suppress(*AWAY):
-                await self._pubsub.unsubscribe(channel_of(conversation_id))
+                await self._pubsub.unsubscribe(channel)
 
     async def texts(self, conversation_id: UUID) -> list[Delta]:
         """The text so far of the message in the making, one snapshot per part; empty when none is."""

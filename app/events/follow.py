@@ -11,10 +11,9 @@ from app.events.log import TERMINAL, EventType, StoredEvent, replay
 from app.messages import Json
 
 PAGE = 500
-# After which events a message may be in the making, and after which none is.
-SPEAKING = {EventType.RUN_STARTED: True} | dict.fromkeys(
-    (*TERMINAL, EventType.RUN_WAITING, EventType.RUN_RETRYING, EventType.RUN_RECOVERED), False
-)
+# After these events their run makes no message.
+SILENT = TERMINAL | {EventType.RUN_WAITING, EventType.RUN_RETRYING, EventType.RUN_RECOVERED}
+UNKNOWN = UUID(int=0)
 SPEAKS = "select exists (select from runs where id = $1 and fence = $2 and state = 'running')"
 
 
@@ -45,7 +44,8 @@ class Reader:
         self._last = after
         self._messages = 0  # The highest message number whose end was sent.
         self._sent: dict[tuple[int, int, int], int] = {}  # (seq, part, fence) -> code points sent
-        self._speaking = after > 0  # Whether a message may be in the making; what was before the cursor is not known.
+        # The run that may be making a message; which one was at it before the cursor is not known.
+        self._speaking: UUID | None = UNKNOWN if after > 0 else None
         self.ended = False
 
     async def bursts(self, inbox: Inbox) -> AsyncGenerator[list[ServerEvent]]:
@@ -77,7 +77,9 @@ class Reader:
             if len(page) < PAGE:
                 break
         if not self.ended and self._speaking:
-            yield [sent for text in await self._texts() for sent in self._pass_on(text)]
+            texts = [sent for text in await self._texts() for sent in self._pass_on(text)]
+            if texts:
+                yield texts
 
     async def _texts(self) -> list[Delta]:
         """The text of a message in the making; what a dead process left behind in Redis is none."""
@@ -88,8 +90,10 @@ class Reader:
 
     def _take(self, event: StoredEvent) -> list[ServerEvent]:
         self._last = event.seq
-        if event.type in SPEAKING:
-            self._speaking = SPEAKING[event.type]
+        if event.type is EventType.RUN_STARTED:
+            self._speaking = event.run_id
+        elif event.type in SILENT and self._speaking == event.run_id:
+            self._speaking = None
         self._messages = max(self._messages, event.fields.get("message_seq") or 0)
         if self._run_id is None:
             return [ServerEvent(event.type, event.data, event.seq)]

@@ -218,13 +218,20 @@ class Breakers:
     async def _look_for_ever(self) -> None:
         while True:
             self._stale.clear()
-            with contextlib.suppress(DatabaseUnavailable):
-                if self._probing:
-                    await breakers.renew_probes(self._database, self._probing, self._lease)
-                self._known = await breakers.look(self._database)
+            try:
+                await self._look()
+            except DatabaseUnavailable:
+                log.debug("breakers.not_seen")
+            except Exception:  # a defect in one look must not blind the process
+                log.exception("breakers.not_seen")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.parley_sweep_seconds):
                     await self._stale.wait()
+
+    async def _look(self) -> None:
+        if self._probing:
+            await breakers.renew_probes(self._database, self._probing, self._lease)
+        self._known = await breakers.look(self._database)
 
     @property
     def _lease(self) -> float:

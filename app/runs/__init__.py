@@ -1,7 +1,7 @@
 """Runs: the state machine and the only statements that write a run's state."""
 
 from app.runs.breakers import Breaker, shut_for, tend, wait_for_provider
-from app.runs.claim import Claim, claim
+from app.runs.claim import Claim, claim, due
 from app.runs.holds import hold, holds, lift, paused
 from app.runs.insert import Inline, InsertedRun, NewInput, NewRun, insert, steer
 from app.runs.lease import Heartbeat
@@ -51,6 +51,7 @@ __all__ = [
     "cancel_reason",
     "claim",
     "detach",
+    "due",
     "explain",
     "hand_on",
     "hold",

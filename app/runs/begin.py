@@ -12,14 +12,14 @@ from app.runs.reasons import WORKERS
 BEGINNINGS = f"""
 with c as materialized (
     select x.*, a.id as agent_id, a.name as agent_name, a.published_version
-    from json_to_recordset($1::json) as x(run_id uuid, conversation_id uuid, workspace_id uuid, agent text,
+    from json_to_recordset($1::json) as x(run_id uuid, conversation_id uuid, workspace_id uuid, agent text, agent_key uuid,
         pattern text, title text, origin text, trusted bool, pins_version bool, context_data json, created_by uuid,
         owner text, lease_seconds float, task_id uuid, lane text, priority bigint, run_at timestamptz,
         queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json, detached bool,
         concurrency_key text, concurrency_limit bigint, principal_id uuid, input_id uuid, body json, source text,
         source_id text, events json, n_events int)
     join agents a on a.workspace_id = x.workspace_id and a.deleted_at is null
-        and (a.name = x.agent or a.id::text = x.agent)
+        and (a.name = x.agent or a.id = x.agent_key)
 ), held as materialized (
     select c.*, (select {TOLD} from holds k where {OF_CONVERSATION} order by k.created_at limit 1) as hold from c
 ), x as materialized (

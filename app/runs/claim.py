@@ -151,9 +151,8 @@ async def claim(database: Database, *, lane: str, limit: int, owner: str, lease_
     failpoints.before("claim")
     rows = await database.fetch(CLAIM, lane, limit, owner, lease_seconds)
     claims = [_claimed(row) for row in rows]
-    if rows and not rows[0]["keyed"]:
-        return claims
-    for key in await database.fetch(KEYS, lane) if len(claims) < limit else ():
+    keyed = len(claims) < limit and (not rows or rows[0]["keyed"])
+    for key in await database.fetch(KEYS, lane) if keyed else ():
         claims += await _claim_key(database, key, lane, limit - len(claims), owner, lease_seconds)
     if claims:
         failpoints.after("claim")
@@ -191,3 +190,11 @@ def _claimed(row: Row) -> Claim:
             events, run_id=row["id"], conversation_id=row["conversation_id"], first=row["e0"] + 1, at=row["at"]
         ),
     )
+
+
+DUE = "select exists (select from runs where state = 'queued' and ready and lane = $1 and run_at <= now())"
+
+
+async def due(database: Database, lane: str) -> bool:
+    """Whether any run of a lane is due, also one that a hold or a full concurrency key keeps back."""
+    return await database.fetchval(DUE, lane)

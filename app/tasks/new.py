@@ -10,7 +10,7 @@ from app import audit
 from app.audit import Entry
 from app.coalesce import Coalescer
 from app.conversations import Beginning, Turn, task_run
-from app.conversations.begin import Begun, accepted_as, begun, record
+from app.conversations.begin import Begun, accepted_as, begun, landed, record
 from app.db import Database, UniqueViolation
 from app.errors import UnknownReference
 from app.models import Task
@@ -131,7 +131,9 @@ class NewTasks:
     async def _alone(self, new: NewTask) -> Saved:
         try:
             done = await self._together([new])
-        except UniqueViolation:  # Together with others it had landed; only the answer was lost.
+        except UniqueViolation:
+            if not await landed(self._database, new.beginning):
+                raise
             return Saved(new.id, None, accepted_as(new.beginning, None))
         if not done:
             raise UnknownReference(f"there is no agent {new.body.agent!r}", field="agent")

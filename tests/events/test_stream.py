@@ -10,6 +10,7 @@ from app.events import bus as module
 from app.events.bus import text_key
 from app.runs import RunState
 from app.settings import Settings
+from app.settle import cancelled
 from tests.engine import World
 from tests.events.client import Client
 from tests.events.speaker import Speaker, Watcher, running_bus
@@ -336,3 +337,20 @@ async def test_rubbish_on_the_channel_harms_nobody(
     speaker = await Speaker(world, here, held).begin()
     speaker.say("Hi")
     await watcher.until(lambda client: client.shown()[-1] == "Hi", 3)
+
+
+async def test_the_end_of_another_run_does_not_hide_the_text_in_the_making(world: World) -> None:
+    async with running_bus(world.database, None) as bus:
+        held = await world.one()
+        speaker = await Speaker(world, bus, held).begin()
+        queued = await world.say(held.conversation_id, "and another")
+        settled = await world.settle(queued, cancelled("changed my mind"))
+        assert settled
+        bus.publish(settled.events)
+        speaker.say("Once upon a time")
+        for run_id in (None, held.run_id):
+            watcher = Watcher(bus, world.database, held.conversation_id, run_id, None)
+            await watcher.until(
+                lambda client: any(part.text == "Once upon a time" for part in client.partials.values())
+            )
+            await watcher.leave()

@@ -1,6 +1,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from app import failpoints
 from app.messages import prompt
 from app.runs import Inline, claim
 from tests.engine import World
@@ -120,3 +121,14 @@ async def test_claims_under_contention_with_replies_keep_the_numbers(world: Worl
         assert await world.said(conversation) == [("user", "first")]
         (row,) = await world.messages(conversation)
         assert row["body"] == prompt("first")
+
+
+async def test_a_claim_reaches_its_edge(world: World) -> None:
+    reached = list[str]()
+    await world.queued()
+    failpoints.arm(reached.append)
+    try:
+        assert len(await world.claim()) == 1
+    finally:
+        failpoints.arm(None)
+    assert reached == ["before claim", "after claim"]
