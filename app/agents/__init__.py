@@ -19,7 +19,7 @@ from app.agents.rows import (
 )
 from app.agents.spec import AgentFields, AgentPatch, AgentSpec, ApprovalRule, Limits, ModelSettings, check_schema
 from app.agents.template import render_instructions
-from app.agents.yaml import dump_yaml, read_yaml
+from app.agents.yaml import dump_yaml, read_documents, read_yaml
 
 __all__ = [
     "DEFAULT_AGENT",
@@ -45,6 +45,7 @@ __all__ = [
     "patch",
     "publish",
     "read",
+    "read_documents",
     "read_yaml",
     "render_instructions",
     "rollback",
