@@ -11,6 +11,7 @@ import structlog
 from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest
 
+from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
@@ -35,6 +36,7 @@ class HandContext:
     workspace_id: UUID
     settings: Settings
     egress: Egress
+    credentials: Credentials
     providers: Providers
     effect_key: UUID
     conversation_id: UUID | None = None

@@ -130,7 +130,7 @@ async def test_a_registration_is_refused(
     ("body", "code", "field"),
     [
         (
-            {"kind": "http", "name": "weather", "description": "The weather", "url": "https://x"},
+            {"kind": "mcp", "name": "weather", "description": "The weather", "url": "https://x"},
             "not_available",
             "kind",
         ),
