@@ -288,8 +288,13 @@ async def _outcome(
         result = await _turn(limits, False, lambda session: turn(session, printed))
         result = to_json(result, limits.output_bytes)
     except (MontyError, ResultTooLarge, _Killed) as error:
-        return Outcome(None, _since(started), _failure(error, limits), printed.output)
-    return Outcome(result, _since(started), None, printed.output)
+        return Outcome(None, _since(started), _storable(_failure(error, limits)), _storable(printed.output))
+    return Outcome(result, _since(started), None, _storable(printed.output))
+
+
+def _storable(text: str) -> str:
+    """Words without NUL, which PostgreSQL does not take; the interpreter lets no half characters through."""
+    return text.replace("\0", "")
 
 
 async def _turn(limits: Limits, type_check: bool, turn: Turn) -> Any:
