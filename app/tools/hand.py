@@ -15,7 +15,7 @@ from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
-from app.messages import clean_result
+from app.messages import clean_result, clean_text
 from app.providers import Providers, default_model
 from app.settings import Settings
 from app.tools.tool import Park, Tool
@@ -134,7 +134,7 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
     except Park:
         return None, f"{tool.name} works inside a conversation only", "failed"
     except ParleyError as error:
-        return None, error.detail, "failed"
+        return None, clean_text(error.detail, 2000), "failed"
     except Exception as error:
         failure = context.providers.failure(error)
         log.warning("tool.broke", tool=tool.name, exc_info=error)
