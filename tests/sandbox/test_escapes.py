@@ -66,6 +66,7 @@ def function(body: str) -> str:
 
 async def attack(host: Host, body: str) -> tuple[Outcome, list[str]]:
     """Run an attack; what it did to the host."""
+    assert await still_well()  # The workers are there: what else is started is the attack's doing.
     with Watch() as watch:
         began = time.monotonic()
         outcome = await sandbox.run(function(body), host.arguments, LIMITS)
