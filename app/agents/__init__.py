@@ -17,7 +17,16 @@ from app.agents.rows import (
     version_of,
     versions,
 )
-from app.agents.spec import AgentFields, AgentPatch, AgentSpec, ApprovalRule, Limits, ModelSettings, check_schema
+from app.agents.spec import (
+    AgentFields,
+    AgentPatch,
+    AgentSpec,
+    ApprovalRule,
+    Limits,
+    ModelSettings,
+    check_schema,
+    misfit,
+)
 from app.agents.template import render_instructions
 from app.agents.yaml import dump_yaml, read_documents, read_yaml
 
@@ -40,6 +49,7 @@ __all__ = [
     "delete",
     "dump_yaml",
     "get",
+    "misfit",
     "offer",
     "page",
     "patch",
