@@ -111,6 +111,14 @@ class Client:
         headers = {"Idempotency-Key": str(uuid4())}
         return self._call("POST", path, json=body or {}, headers=headers)
 
+    def put(self, path: str, body: Mapping[str, Any], **query: Any) -> Any:
+        """The JSON of a PUT."""
+        return self._call("PUT", path, json=body, params=query)
+
+    def text(self, path: str) -> str:
+        """The text of a GET that does not answer JSON."""
+        return self._send("GET", path).text
+
     def delete(self, path: str) -> None:
         """A DELETE."""
         self._call("DELETE", path)
@@ -144,12 +152,15 @@ class Client:
     # --- one call -----------------------------------------------------------------------------
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        return _json(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
             raise _unreachable(self.url, error) from error
         _refuse(response)
-        return _json(response)
+        return response
 
     def _resumed(self, path: str, last: str | None) -> Iterator[Event]:
         return self._events("GET", path, headers={} if last is None else {"Last-Event-ID": last})

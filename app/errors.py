@@ -360,8 +360,14 @@ class OutputInvalid(RunFailed):
     code = "output_invalid"
 
 
+class InputInvalid(RunFailed):
+    """The task's input does not fit the input schema of its agent."""
+
+    code = "input_invalid"
+
+
 class AgentGone(RunFailed):
-    """The agent of this conversation was deleted."""
+    """The agent of this conversation was deleted before the run began."""
 
     code = "agent_gone"
 

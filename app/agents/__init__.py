@@ -17,9 +17,18 @@ from app.agents.rows import (
     version_of,
     versions,
 )
-from app.agents.spec import AgentFields, AgentPatch, AgentSpec, ApprovalRule, Limits, ModelSettings, check_schema
+from app.agents.spec import (
+    AgentFields,
+    AgentPatch,
+    AgentSpec,
+    ApprovalRule,
+    Limits,
+    ModelSettings,
+    check_schema,
+    misfit,
+)
 from app.agents.template import render_instructions
-from app.agents.yaml import dump_yaml, read_yaml
+from app.agents.yaml import dump_yaml, read_documents, read_yaml
 
 __all__ = [
     "DEFAULT_AGENT",
@@ -40,11 +49,13 @@ __all__ = [
     "delete",
     "dump_yaml",
     "get",
+    "misfit",
     "offer",
     "page",
     "patch",
     "publish",
     "read",
+    "read_documents",
     "read_yaml",
     "render_instructions",
     "rollback",

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, cast
 
+from jsonschema import exceptions
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +16,7 @@ from app.providers import check_model
 from app.settings import Settings
 
 WEEK_SECONDS = 7 * 86400
+MAX_SAID = 300  # Characters of what is said of a value that does not fit.
 LARGEST = 2**63 - 1  # What is stored as JSON comes back whole only up to here.
 RESERVED = frozenset({"register", "import", "execute"})
 UUID_LIKE = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -238,6 +240,15 @@ def check_schema(schema: dict[str, Any] | None, field: str) -> None:
         raise InvalidRequest('the schema must have "type": "object" at its top', field=field)
     if reference := next((found for found in _references(schema) if not found.startswith("#")), None):
         raise InvalidRequest(f"$ref {reference!r} points elsewhere; only #/... is followed", field=field)
+
+
+def misfit(schema: dict[str, Any], value: Any, field: str) -> str | None:
+    """Where a value does not fit a schema, and why; None when it fits."""
+    found = cast("Any", exceptions).best_match(cast("Any", Draft202012Validator(schema)).iter_errors(value))
+    if found is None:
+        return None
+    place = ".".join([field, *(str(part) for part in found.absolute_path)])
+    return f"{place}: {str(found.message)[:MAX_SAID]}"
 
 
 def _references(value: object) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import ChainableUndefined, Template, TemplateError, TemplateSyntaxError
+from jinja2 import ChainableUndefined, Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -11,6 +11,8 @@ from app.errors import InvalidRequest, RunFailed
 
 MAX_RENDERED = 400_000
 MAX_NUMBER = 10_000
+# What a template says of other templates: there are none.
+OF_OTHERS = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 # Filters that make long text out of short text.
 STRETCHING = ("center", "format", "indent", "wordwrap")
 
@@ -55,6 +57,7 @@ def check_instructions(text: str) -> None:
         InvalidRequest: with the line and what is wrong there.
     """
     try:
+        _refuse_other_templates(text)
         _render(ENVIRONMENT.from_string(text), {})
     except TemplateSyntaxError as error:
         raise InvalidRequest(f"line {error.lineno}: {error.message}", field="instructions") from error
@@ -62,6 +65,12 @@ def check_instructions(text: str) -> None:
         raise InvalidRequest(f"the template is refused: {error}", field="instructions") from error
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
         return  # It stumbles over the values that are missing here; a run has them.
+
+
+def _refuse_other_templates(text: str) -> None:
+    named = next(ENVIRONMENT.parse(text).find_all(OF_OTHERS), None)
+    if named is not None:
+        raise TemplateSyntaxError("instructions can't take in other templates", named.lineno)
 
 
 def render_instructions(instructions: str, context: Mapping[str, Any]) -> str:

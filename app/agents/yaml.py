@@ -52,12 +52,26 @@ def read_yaml(text: str) -> dict[str, Any]:
 
     Raises:
         MalformedBody: when it is not YAML.
-        InvalidRequest: when it is no mapping.
+        InvalidRequest: when it is no mapping, or there are several.
+    """
+    found = read_documents(text)
+    if len(found) != 1:
+        raise InvalidRequest("one agent is asked for: a mapping that begins with `name:`", field="body")
+    return found[0]
+
+
+def read_documents(text: str) -> list[dict[str, Any]]:
+    """The values of agents written as YAML, parted by `---`; empty parts are left out.
+
+    Raises:
+        MalformedBody: when it is not YAML.
+        InvalidRequest: when one is no mapping.
     """
     try:
-        values = yaml.load(text, Loader=Reader)  # noqa: S506 - Reader is a SafeLoader
+        found = list(yaml.load_all(text, Loader=Reader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise MalformedBody(f"this is not YAML: {' '.join(str(error).split())[:300]}") from error
-    if not isinstance(values, dict):
+    given = [values for values in found if values is not None]
+    if not all(isinstance(values, dict) for values in given):
         raise InvalidRequest("an agent is a mapping that begins with `name:`", field="body")
-    return cast("dict[str, Any]", values)
+    return cast("list[dict[str, Any]]", given)

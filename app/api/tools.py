@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
-from app import audit, sandbox
+from app import audit
 from app.api.access import Caller, may
 from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.shapes import Body
 from app.api.strict import resource
+from app.api.tool_bodies import RegisterBody, ToolBody, ToolPatch, changed, definition_of, spec_of
+from app.credentials import rows as credentials
 from app.errors import (
     Conflict,
     Disabled,
     Duplicate,
     InvalidArguments,
-    InvalidRequest,
-    NotAvailable,
     NotFound,
     UnknownReference,
 )
@@ -30,76 +30,12 @@ from app.settings import Settings
 from app.tools import BUILT_IN, Risk, Tool
 from app.tools import registered as rows
 from app.tools.hand import Executed, HandContext, execute
-from app.tools.python import Definition, PythonSpec, define, python_tool
+from app.tools.stored import stored_tool
 
 router = resource("tools")
 
 Reads = Annotated[Caller, may("tools:read")]
 Writes = Annotated[Caller, may("tools:write")]
-
-LATER_KINDS = frozenset({"http", "openapi", "mcp"})
-REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
-DEFINING = ("name", "description", "code", "limits", "allowed_imports", "risk", "idempotent", "timeout_seconds")
-READ_FROM_CODE = {"parameters": "the function's signature", "output_schema": "the function's return annotation"}
-
-
-class RegisterBody(Body):
-    """A Python function to be registered."""
-
-    name: str = Field(description="3 to 31 letters, digits and underscores.", examples=["reverse_string"])
-    description: str = Field(
-        description="What the model is told, 5 to 120 characters.", examples=["Reverse the characters in a string"]
-    )
-    code: str = Field(description="10 to 2000 characters holding one `async def`.", examples=[REVERSE])
-
-
-class ToolBody(RegisterBody):
-    """A tool to be made."""
-
-    code: str = Field(
-        description="10 to 2000 characters; the tool is the function of its name, or the only one, async or not.",
-        examples=[REVERSE],
-    )
-
-    kind: Literal["python"] = Field(description="python; http, openapi and mcp are not offered yet.")
-    risk: Risk = Field(default=Risk.CODE, description="What a call may do.")
-    idempotent: bool = Field(default=True, description="Whether an interrupted call may simply be repeated.")
-    timeout_seconds: float | None = Field(default=None, gt=0, le=120, description="How long a call may take.")
-    limits: Limits = Field(default_factory=lambda: sandbox.DEFAULT_LIMITS, description="What one call may use.")
-    allowed_imports: list[str] | None = Field(
-        default=None, description="Modules it may import; all harmless ones when null."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_later(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            _refuse_kinds(data.get("kind"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-            for name in READ_FROM_CODE.keys() & data.keys():  # pyright: ignore[reportUnknownMemberType]
-                raise InvalidRequest(f"{name} are read from {READ_FROM_CODE[name]}", field=name)
-        return data  # pyright: ignore[reportUnknownVariableType]
-
-
-def _refuse_kinds(kind: object) -> None:
-    if isinstance(kind, str) and kind in LATER_KINDS:
-        raise NotAvailable(f"tools of the kind {kind} are not offered yet; python is", field="kind")
-    if kind != "python":
-        raise InvalidRequest("kind is required, and must be python", field="kind")
-
-
-class ToolPatch(Body):
-    """Changes to a registered tool."""
-
-    description: str | None = Field(default=None, description="What the model is told.")
-    code: str | None = Field(default=None, description="New code: a new version, in force at once.", examples=[REVERSE])
-    risk: Risk | None = Field(default=None, description="What a call may do.")
-    idempotent: bool | None = Field(default=None, description="Whether an interrupted call may simply be repeated.")
-    timeout_seconds: float | None = Field(default=None, gt=0, le=120, description="How long a call may take.")
-    limits: Limits | None = Field(default=None, description="What one call may use.")
-    allowed_imports: list[str] | None = Field(default=None, description="Modules it may import.")
-    enabled: bool | None = Field(
-        default=None, description="A disabled tool is not offered to any run, whatever it pinned."
-    )
 
 
 class ArgumentsBody(Body):
@@ -135,6 +71,15 @@ class ToolOut(BaseModel):
     code: str | None = None
     limits: Limits | None = None
     allowed_imports: list[str] | None = None
+    method: str | None = None
+    url: str | None = None
+    headers: dict[str, str] | None = None
+    query: dict[str, Any] | None = None
+    body: Any = None
+    body_format: str | None = None
+    response_path: str | None = None
+    credential: str | None = Field(default=None, description="The name of the credential it uses.")
+    digest: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -165,11 +110,11 @@ def show_built_in(tool: Tool, settings: Settings) -> ToolOut:
 def show(stored: rows.Stored) -> ToolOut:
     """A registered tool as the API shows it."""
     tool, version = stored
-    spec = PythonSpec.model_validate(version.spec)
+    content = spec_of(version.spec).model_dump(exclude={"function", "name"})
+    content["output_schema"] = content.pop("returns", None) or content.get("output_schema")
     return ToolOut(
-        **spec.model_dump(exclude={"function", "returns", "name"}),
+        **content,
         name=tool.name,
-        output_schema=spec.returns,
         enabled=tool.enabled,
         available=tool.enabled,
         id=tool.id,
@@ -187,7 +132,7 @@ def show(stored: rows.Stored) -> ToolOut:
 async def list_tools(
     caller: Reads,
     page: Annotated[PageOf, paged("tools")],
-    kind: Annotated[str | None, Query(description="builtin, extension or python.", examples=["python"])] = None,
+    kind: Annotated[str | None, Query(description="builtin, extension, python or http.", examples=["python"])] = None,
 ) -> Page[ToolOut]:
     """Built-in and registered tools by name."""
     after = page.position or ""
@@ -244,7 +189,10 @@ async def _create(
 ) -> ToolOut:
     if body.name in BUILT_IN:
         raise Duplicate(f"{body.name} is a built-in tool", field="name")
-    definition = await _define({name: getattr(body, name) for name in DEFINING} | {"async_only": async_only})
+    await _check_credential(body.credential, caller)
+    values = {name: value for name, value in body.given.items() if name != "kind"}
+    only = {"async_only": True} if async_only else {}
+    definition = await definition_of(body.kind, values | only)
     tool_id = new_id()
     async with caller.transaction() as session:
         if repeat := await key.claim(session, caller, "tool", f"{tool_id} {body.name}"):
@@ -256,9 +204,15 @@ async def _create(
         return show(stored)
 
 
-async def _define(values: dict[str, Any]) -> Definition:
-    """Check a definition; this runs the type checker, so no transaction is open meanwhile."""
-    return await define(**values)
+async def _check_credential(name: str | None, caller: Caller) -> None:
+    """Refuse a credential that does not exist, by its field."""
+    if name is None:
+        return
+    try:
+        async with caller.transaction() as session:
+            await credentials.named(session, caller.workspace_id, name)
+    except NotFound as error:
+        raise UnknownReference(error.detail, field="credential") from error
 
 
 @router.patch("/tools/{name}", summary="Change a tool")
@@ -267,24 +221,14 @@ async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
     _refuse_built_in(name)
     async with caller.transaction() as session:
         _, version = await rows.get(session, caller.workspace_id, name)
-    definition = await _changed(PythonSpec.model_validate(version.spec), changes)
+    await _check_credential(changes.credential, caller)
+    definition = await changed(spec_of(version.spec), changes)
     async with caller.transaction() as session:
         stored = await rows.change(
             session, caller.workspace_id, caller.principal.id, name, definition=definition, enabled=changes.enabled
         )
         audit.record(session, caller.entry("tool.patch", "tool", name, version=stored[1].version))
         return show(stored)
-
-
-async def _changed(spec: PythonSpec, changes: ToolPatch) -> Definition | None:
-    given = {name: getattr(changes, name) for name in changes.model_fields_set - {"enabled"}}
-    given = {name: value for name, value in given.items() if value is not None or name == "allowed_imports"}
-    if not given:
-        return None
-    kept = {name: getattr(spec, name) for name in DEFINING}
-    if "limits" in given:
-        kept["timeout_seconds"] = None  # It follows from the limits, unless it is given too.
-    return await _define(kept | given)
 
 
 @router.delete("/tools/{name}", status_code=204, summary="Delete a tool")
@@ -322,7 +266,9 @@ async def execute_tool(name: str, body: ArgumentsBody, caller: Writes, key: Idem
 async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: IdempotencyKey) -> ExecutedOut:
     tool, version = await _at_hand(name, caller)
     engine = caller.engine
-    context = HandContext(caller.workspace_id, caller.settings, engine.egress, engine.providers, new_id())
+    context = HandContext(
+        caller.workspace_id, caller.settings, engine.egress, engine.credentials, engine.providers, new_id()
+    )
     async with caller.database.connection() as connection:
         if repeat := await key.claim(connection, caller, "tool_call", context.effect_key):
             return await _executed(caller, repeat.uuid)
@@ -352,4 +298,4 @@ async def _at_hand(name: str, caller: Caller) -> tuple[Tool, int | None]:
         tool, version = await rows.get(session, caller.workspace_id, name)
     if not tool.enabled:
         raise Disabled(f"the tool {name} is disabled")
-    return python_tool(version.spec), version.version
+    return stored_tool(version.spec), version.version

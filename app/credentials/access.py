@@ -82,13 +82,14 @@ class Credentials:
         self._flights: dict[tuple[UUID, int], asyncio.Task[None]] = {}
 
     async def check(self, workspace_id: UUID, name: str) -> None:
-        """Find out before a call whether a credential can be opened.
+        """Find out before a call whether a credential, if it is there, can be opened.
 
         Raises:
             CredentialUnreadable: when it can't.
-            ToolError: when there is none of that name.
         """
-        self._kind_of(await self._load(workspace_id, name))
+        row = await self._database.fetchrow(LOAD, workspace_id, name)
+        if row is not None:
+            self._kind_of(row)
 
     async def access(self, workspace_id: UUID, name: str, *, stale: int | None = None) -> Access:
         """What a credential puts on a request.

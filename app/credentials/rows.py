@@ -171,6 +171,19 @@ async def get(session: AsyncSession, workspace_id: UUID, ref: str, *, lock: bool
     return row
 
 
+async def named(session: AsyncSession, workspace_id: UUID, name: str) -> Credential:
+    """A credential by its name alone.
+
+    Raises:
+        NotFound: when there is none.
+    """
+    query = select(Credential).where(Credential.workspace_id == workspace_id, Credential.name == name)
+    row = await session.scalar(query)
+    if row is None:
+        raise NotFound(f"there is no credential {name!r}")
+    return row
+
+
 async def page(session: AsyncSession, workspace_id: UUID, *, after: UUID | None, limit: int) -> Sequence[Credential]:
     """Credentials, newest first, from after one on."""
     query = select(Credential).where(Credential.workspace_id == workspace_id)

@@ -1,18 +1,19 @@
 """One turn of an agent: the library's run over the stored history, recorded as it goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic_ai import Agent, DeferredToolRequests, capture_run_messages
+from pydantic_ai.exceptions import ModelRetry
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.output import StructuredDict
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RunUsage, UsageLimits
 
-from app.agents import render_instructions
+from app.agents import misfit, render_instructions
 from app.db import dump_json
 from app.events import EventType, NewEvent
 from app.executor.load import Loaded
@@ -84,7 +85,7 @@ def answered(history: Sequence[ModelMessage]) -> str | None:
 def agent_of(cast: Cast, output_schema: Json | None, *, tools: bool = True, extra: str = "") -> Agent[None, Any]:
     """The library's agent for this run; made each time, which costs a fraction of a millisecond."""
     loaded = cast.loaded
-    return Agent(
+    agent: Agent[None, Any] = Agent(
         cast.model,
         instructions=instructions_of(loaded, extra) or None,
         output_type=[
@@ -96,6 +97,21 @@ def agent_of(cast: Cast, output_schema: Json | None, *, tools: bool = True, extr
         capabilities=[Checkpoint(cast.recorder)],
         retries=2,
     )
+    if output_schema:
+        agent.output_validator(_fitting(output_schema))
+    return agent
+
+
+def _fitting(schema: Json) -> Callable[[Any], Any]:
+    """Asks the model again for an output that is not what its schema says: the library only makes it an object."""
+
+    def fit(output: object) -> object:
+        wrong = None if isinstance(output, str | DeferredToolRequests) else misfit(schema, output, "output")
+        if wrong:
+            raise ModelRetry(wrong)
+        return output
+
+    return fit
 
 
 def model_settings_of(loaded: Loaded) -> ModelSettings | None:
@@ -123,17 +139,15 @@ def usage_so_far(recorder: Recorder) -> RunUsage:
         requests=used.requests,
         input_tokens=used.input_tokens,
         output_tokens=used.output_tokens,
-        tool_calls=recorder.tool_calls,
     )
 
 
 def limits_of(loaded: Loaded) -> UsageLimits:
-    """The agent's limits as the library keeps them; the recorder keeps the one on money."""
+    """The agent's limits as the library keeps them; the recorder keeps those on money and tool calls."""
     limits = loaded.spec.limits
     return UsageLimits(
         request_limit=limits.requests,
         total_tokens_limit=limits.tokens,
-        tool_calls_limit=limits.tool_calls,
     )
 
 

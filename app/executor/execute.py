@@ -125,7 +125,8 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     model = await engine.providers.load(name, loaded.spec.fallback_models)
     tools = tools_of(engine.settings, loaded)
     recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
-    doors = Doors(engine.settings, engine.egress, model, engine.effects.notify, engine.effects.schedule)
+    effects = engine.effects
+    doors = Doors(engine.settings, engine.egress, engine.credentials, model, effects.notify, effects.schedule)
     toolbox = Toolbox(tools, loaded, doors, recorder)
     speech = Speech(engine.bus, loaded, recorder)
     return Cast(loaded, Speaking(model, speech), recorder, toolbox, speech)

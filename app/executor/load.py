@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from app.agents import AgentSpec
+from app.agents import AgentSpec, misfit
 from app.coalesce import Coalescer
 from app.db import Database, Row
-from app.errors import AgentGone, LeaseLost
+from app.errors import AgentGone, InputInvalid, LeaseLost
 from app.messages import Json
 from app.patterns import PATTERNS, Pattern
 
@@ -21,9 +21,10 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     r.ran_seconds, r.deadline_at, extract(epoch from r.deadline_at - now())::float as deadline_seconds,
     r.output_schema, r.pins, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.principal_id, r.task_id,
     r.agent_version, r.number, r.cancel_requested_at,
-    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent, a.deleted_at,
-    v.spec, h.message_seq,
-    (select count(*) from tool_calls t where t.run_id = r.id and t.state = 'done') as tool_calls,
+    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent,
+    a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
+    (select t.input from tasks t where t.id = r.task_id) as task_input,
+    (select count(*) from tool_calls t where t.run_id = r.id and t.sub_index = 0) as tool_calls,
     (select coalesce(json_agg(json_build_object('seq', m.seq, 'run_id', m.run_id, 'body', m.body) order by m.seq), '[]')
      from messages m where m.conversation_id = r.conversation_id) as messages,
     (select coalesce(json_agg(json_build_object('message_seq', t.message_seq, 'call_index', t.call_index,
@@ -99,7 +100,8 @@ class Loads:
 
         Raises:
             LeaseLost: when the claim does not hold any more.
-            AgentGone: when its agent was deleted.
+            AgentGone: when its agent was deleted before it began.
+            InputInvalid: when its task's input is not what its agent takes.
         """
         row = await self._seam.do(run_id)
         if row is None or row["fence"] != fence:
@@ -118,11 +120,13 @@ def loaded(row: Row) -> Loaded:
     """A run of its row.
 
     Raises:
-        AgentGone: when its agent was deleted.
+        AgentGone: when its agent was deleted before it began; a run under way goes on with what it has.
+        InputInvalid: when its task's input is not what its agent takes.
     """
-    if row["deleted_at"] is not None or row["spec"] is None:
+    if row["agent_gone"] or row["spec"] is None:
         raise AgentGone(f"the agent {row['agent']!r} was deleted")
     spec = AgentSpec.model_validate(row["spec"])
+    _check_input(row, spec)
     return Loaded(
         run_id=row["id"],
         conversation_id=row["conversation_id"],
@@ -133,7 +137,7 @@ def loaded(row: Row) -> Loaded:
         write_no=row["write_no"],
         attempt=row["attempt"],
         retry=row["retry"] or {},
-        seconds_left=_seconds_left(row["timeout_seconds"] or spec.limits.seconds, row["ran_seconds"]),
+        seconds_left=_seconds_left(row["timeout_seconds"], spec.limits.seconds, row["ran_seconds"]),
         deadline_at=row["deadline_at"],
         deadline_seconds=row["deadline_seconds"],
         output_schema=row["output_schema"] or spec.output_schema,
@@ -155,5 +159,16 @@ def loaded(row: Row) -> Loaded:
     )
 
 
-def _seconds_left(limit: float | None, used: Any) -> float | None:
-    return None if limit is None else max(0.0, limit - float(used))
+def _check_input(row: Row, spec: AgentSpec) -> None:
+    given = row["task_input"]
+    # What a webhook brings is its payload; its task's input is only what was set beside it.
+    if spec.input_schema is None or row["task_id"] is None or (given is None and row["origin"] == "webhook"):
+        return
+    if wrong := misfit(spec.input_schema, {} if given is None else given, "input"):
+        raise InputInvalid(wrong)
+
+
+def _seconds_left(wanted: float | None, allowed: float | None, used: Any) -> float | None:
+    """What is left of the running time: the task's limit, and never more than the agent's."""
+    limits = [limit for limit in (wanted, allowed) if limit is not None]
+    return max(0.0, min(limits) - float(used)) if limits else None

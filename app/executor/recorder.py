@@ -103,8 +103,7 @@ class Recorder:
         used = loaded.used
         self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
         self.calls: dict[str, Call] = self._recovered_calls()
-        # Finished calls so far; those that the library is about to be answered from the ledger it counts itself.
-        self.tool_calls = used["tool_calls"] - (0 if self._tail_is_stored else self._done())
+        self._asked: int = used["tool_calls"]  # Calls asked for so far, however they ended.
 
     @property
     def fenced(self) -> Fenced:
@@ -159,18 +158,34 @@ class Recorder:
 
     async def request_is_ready(self, messages: Sequence[ModelMessage]) -> list[Json]:
         """Store what the model is about to be asked, before it is; answers steering inputs that came meanwhile."""
-        self._check_cost()
+        self._check_limits()
         self._responses = sum(isinstance(message, ModelResponse) for message in messages)
         write = self._unstored(messages)
         self._pending, self._tail_is_stored = None, True
         return (await self.write(write, "request")).steers if write.messages else []
 
-    def _check_cost(self) -> None:
-        """Raises LimitReached when the run has spent what its agent may; an unknown price counts as nothing."""
-        limit = self._loaded.spec.limits.cost_usd
-        spent = self.used.cost_usd
-        if limit is not None and spent is not None and spent >= Decimal(str(limit)):
-            raise LimitReached(f"the run has spent {spent:.4f} USD; its agent's limit is {limit} USD")
+    def _check_limits(self) -> None:
+        """What the run has used, its tools' own model requests too; an unknown price counts as nothing.
+
+        Raises:
+            LimitReached: when its agent may use no more.
+        """
+        limits, used = self._loaded.spec.limits, self.used
+        tokens = used.input_tokens + used.output_tokens
+        if used.requests >= limits.requests:
+            raise LimitReached(
+                f"the run has made {used.requests} model requests; its agent's limit is {limits.requests}"
+            )
+        if limits.tokens is not None and tokens >= limits.tokens:
+            raise LimitReached(f"the run has used {tokens} tokens; its agent's limit is {limits.tokens}")
+        if limits.cost_usd is not None and used.cost_usd is not None and used.cost_usd >= Decimal(str(limits.cost_usd)):
+            raise LimitReached(f"the run has spent {used.cost_usd:.4f} USD; its agent's limit is {limits.cost_usd} USD")
+
+    def _check_calls(self) -> None:
+        """Raises LimitReached when a response asks for more calls than are left; failed ones count like others."""
+        limit = self._loaded.spec.limits.tool_calls
+        if limit is not None and self._asked > limit:
+            raise LimitReached(f"the run asks for its tool call {self._asked}; its agent's limit is {limit}")
 
     async def response_is_there(self, response: ModelResponse, output_tools: set[str]) -> None:
         """Store a response that asks for tools, before they run; keep any other for the end."""
@@ -181,7 +196,9 @@ class Recorder:
             write = Write()
             self._add_response(write, response)
             self._add_calls(write, response, output_tools)
+            self._asked += len(write.calls)
             await self.write(write, "response")
+            self._check_calls()
         else:
             self._pending = response
 
@@ -331,14 +348,10 @@ class Recorder:
         )
         await self.write(Write(calls=[call.record], events=[event]), "tool start")
 
-    def _done(self) -> int:
-        return sum(call.record.state == "done" for call in self.calls.values())
-
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
         """Commit how a call ended: done, failed or unknown."""
         call.record = record
         await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage), "tool result")
-        self.tool_calls += record.state == "done"
 
     def ended_event(self, call: Call) -> NewEvent:
         """The event that tells how a call ended."""

@@ -22,6 +22,7 @@ from pydantic_ai.tools import Tool as LibraryTool
 
 from app.agents import ApprovalRule
 from app.approvals import NewApproval
+from app.credentials import Credentials
 from app.egress import Egress
 from app.errors import EffectUnknown, InvalidArguments, ParleyError, RunFailed, ToolError
 from app.events import EventType, NewEvent
@@ -32,7 +33,7 @@ from app.providers import cost_of
 from app.runs import Usage, Write
 from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool, offered
-from app.tools.python import python_tool
+from app.tools.stored import stored_tool
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,7 +45,7 @@ ASK = ApprovalRule(policy="ask")
 
 def tools_of(settings: Settings, loaded: Loaded) -> dict[str, Tool]:
     """The tools of the agent version that this conversation may use."""
-    at_hand = offered(settings) | {record["name"]: python_tool(record["spec"]) for record in loaded.registered_tools}
+    at_hand = offered(settings) | {record["name"]: stored_tool(record["spec"]) for record in loaded.registered_tools}
     names = [*loaded.spec.tools, *loaded.pattern.tools]
     chosen = {name: at_hand[name] for name in names if name in at_hand}
     denied = {name for name, policy in loaded.spec.approval.items() if policy == "deny"}
@@ -69,6 +70,7 @@ class Doors:
 
     settings: Settings
     egress: Egress
+    credentials: Credentials
     model: Model
     notify: Notify
     schedule: Schedule
@@ -108,6 +110,11 @@ class CallContext:
     def egress(self) -> Egress:
         """The guarded HTTP client."""
         return self.doors.egress
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials, opened at the moment of a call."""
+        return self.doors.credentials
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Append `run.progress`."""
@@ -177,6 +184,8 @@ class Toolbox:
         return await self._start(tool, call, arguments)
 
     async def _start(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
+        if tool.credential:  # Before the call counts as begun: a run whose credential is unreadable tries again.
+            await self._doors.credentials.check(self._loaded.workspace_id, tool.credential)
         if not tool.idempotent:
             await self._recorder.start_call(call)
         return await self._run(tool, call, arguments)

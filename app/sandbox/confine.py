@@ -17,6 +17,7 @@ import structlog
 ACCOUNT = 61337  # a user and group that no system gives away
 OPEN_FILES = 64
 ADDRESS_SPACE_KB = 2_097_152  # far above the largest limit of a tool: this only stops what runs away
+NICENESS = 5  # people's loops must not slow the process that serves everybody
 PROBE_SECONDS = 10.0
 
 # The interpreter is opened before the account is dropped, which need not be able to reach it.
@@ -27,7 +28,7 @@ ulimit -n {files}
 ulimit -v {memory}
 cd /
 exec 3< {monty}
-exec {env} -i {setpriv} {drop} /proc/self/fd/3 "$@"
+exec {env} -i {nice} -n {niceness} {setpriv} {drop} /proc/self/fd/3 "$@"
 """
 DROP = "--no-new-privs"
 DROP_ROOT = f"--reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups --inh-caps=-all --bounding-set=-all {DROP}"
@@ -68,16 +69,16 @@ def launcher() -> Launcher:
 
 def _script() -> str | None:
     monty = shutil.which("monty", path=sysconfig.get_path("scripts")) or shutil.which("monty")
-    setpriv, env = shutil.which("setpriv"), shutil.which("env")
-    if sys.platform != "linux" or monty is None or setpriv is None or env is None:
+    programs = {name: path for name in ("env", "nice", "setpriv") if (path := shutil.which(name))}
+    if sys.platform != "linux" or monty is None or len(programs) < 3:
         return None
     return SCRIPT.format(
         files=OPEN_FILES,
         memory=ADDRESS_SPACE_KB,
         monty=shlex.quote(monty),
-        env=env,
-        setpriv=setpriv,
+        niceness=NICENESS,
         drop=DROP_ROOT if os.geteuid() == 0 else DROP,
+        **programs,
     )
 
 

@@ -32,7 +32,7 @@ from app.sandbox.confine import Launcher, launcher
 from app.sandbox.source import FunctionSpec, check_source, read_function
 from app.sandbox.values import ResultTooLarge, to_json
 
-MAX_WORKERS = 4
+MAX_WORKERS = 8  # started when needed; a few endless loops must leave room for other calls
 CHECKOUT_SECONDS = 30.0  # how long a call waits for a free worker
 TURN_SECONDS = 90.0  # the pool's own last line: above the longest limit
 WALL_CLOCK_GRACE_SECONDS = 0.5  # so that the interpreter can say itself that time is up
@@ -288,8 +288,13 @@ async def _outcome(
         result = await _turn(limits, False, lambda session: turn(session, printed))
         result = to_json(result, limits.output_bytes)
     except (MontyError, ResultTooLarge, _Killed) as error:
-        return Outcome(None, _since(started), _failure(error, limits), printed.output)
-    return Outcome(result, _since(started), None, printed.output)
+        return Outcome(None, _since(started), _storable(_failure(error, limits)), _storable(printed.output))
+    return Outcome(result, _since(started), None, _storable(printed.output))
+
+
+def _storable(text: str) -> str:
+    """Words without NUL, which PostgreSQL does not take; the interpreter lets no half characters through."""
+    return text.replace("\0", "")
 
 
 async def _turn(limits: Limits, type_check: bool, turn: Turn) -> Any:
@@ -308,12 +313,12 @@ def _failure(error: Exception, limits: Limits, *, line_first: bool = False) -> s
     if isinstance(error, _Killed):
         return _time_is_up(limits)
     if not isinstance(error, MontyRuntimeError):
-        return str(error)[:ERROR_CHARACTERS]
+        return f"line 1: {error}"[:ERROR_CHARACTERS] if line_first else str(error)[:ERROR_CHARACTERS]
     message = (_limit_reached(error, limits) or error.display("type-msg"))[:ERROR_CHARACTERS]
     line = _line(error)
-    if line is None:
-        return message
-    return f"line {line}: {message}" if line_first else f"{message} (line {line})"
+    if line_first:
+        return f"line {line or 1}: {message}"
+    return message if line is None else f"{message} (line {line})"
 
 
 def _limit_reached(error: MontyRuntimeError, limits: Limits) -> str | None:

@@ -11,10 +11,11 @@ import structlog
 from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest
 
+from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
-from app.messages import clean_result
+from app.messages import clean_result, clean_text
 from app.providers import Providers, default_model
 from app.settings import Settings
 from app.tools.tool import Park, Tool
@@ -35,6 +36,7 @@ class HandContext:
     workspace_id: UUID
     settings: Settings
     egress: Egress
+    credentials: Credentials
     providers: Providers
     effect_key: UUID
     conversation_id: UUID | None = None
@@ -132,7 +134,7 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
     except Park:
         return None, f"{tool.name} works inside a conversation only", "failed"
     except ParleyError as error:
-        return None, error.detail, "failed"
+        return None, clean_text(error.detail, 2000), "failed"
     except Exception as error:
         failure = context.providers.failure(error)
         log.warning("tool.broke", tool=tool.name, exc_info=error)

@@ -10,8 +10,9 @@ from jsonschema import Draft202012Validator, exceptions
 from pydantic import BaseModel, ConfigDict, ValidationError
 from referencing.jsonschema import EMPTY_REGISTRY
 
+from app.credentials import Credentials
 from app.egress import Egress
-from app.errors import InvalidArguments
+from app.errors import InvalidArguments, ToolError
 from app.settings import Settings
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
@@ -58,6 +59,11 @@ class ToolContext(Protocol):
     @property
     def egress(self) -> Egress:
         """The guarded HTTP client."""
+        ...
+
+    @property
+    def credentials(self) -> Credentials:
+        """The credentials, opened at the moment of a call."""
         ...
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
@@ -122,6 +128,7 @@ class Tool:
         timeout_seconds: How long one call may take.
         available: Whether these settings allow it to be offered.
         kind: builtin, extension, or how it was registered.
+        credential: The credential it needs, by name.
     """
 
     name: str
@@ -133,6 +140,7 @@ class Tool:
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     available: Callable[[Settings], bool] = always
     kind: str = "builtin"
+    credential: str | None = None
 
 
 class Arguments(BaseModel):
@@ -197,13 +205,29 @@ def fitting(schema: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]
     Raises:
         InvalidArguments: naming the argument at fault.
     """
-    # With the empty registry a `$ref` to an address is an error, not a request.
-    validator: Any = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
-    error: Any = cast(Any, exceptions).best_match(validator.iter_errors(arguments))
+    error = _misfit(schema, arguments)
     if error is None:
         return arguments
     field = ".".join(str(part) for part in error.absolute_path) or _unmatched(schema, arguments)
     raise InvalidArguments(f"{field}: {error.message[:300]}" if field else error.message[:300], field=field or None)
+
+
+def result_fitting(schema: dict[str, Any], result: Any) -> Any:
+    """The result, provided it fits a JSON schema.
+
+    Raises:
+        ToolError: saying where it does not.
+    """
+    error = _misfit(schema, result)
+    if error is None:
+        return result
+    raise ToolError(f"the result does not fit output_schema: {error.json_path}: {error.message[:300]}")
+
+
+def _misfit(schema: dict[str, Any], value: Any) -> Any:
+    # With the empty registry a `$ref` to an address is an error, not a request.
+    validator: Any = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
+    return cast(Any, exceptions).best_match(validator.iter_errors(value))
 
 
 def _unmatched(schema: dict[str, Any], arguments: dict[str, Any]) -> str:

@@ -1,9 +1,14 @@
 """/agents over HTTP."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import yaml
+
+from app.executor import Engine
+from app.settings import Settings
+from workers.resident import Resident
 
 
 async def test_an_agent_from_draft_to_delete(client: httpx.AsyncClient) -> None:
@@ -195,3 +200,64 @@ async def test_versions_are_compared_field_by_field(client: httpx.AsyncClient) -
         refused = await client.get("/agents/reporter/diff", params=query)
         assert (refused.status_code, refused.json()["field"]) == (422, field)
     assert (await client.get("/agents/nobody/diff")).status_code == 404
+
+
+async def test_the_input_of_a_task_must_fit_its_agent(client: httpx.AsyncClient, settings: Settings) -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}}
+    schema = {"type": "object", "properties": {"numbers": numbers}, "required": ["numbers"]}
+    await client.post("/agents", json={"name": "adder", "input_schema": schema})
+    task = {"task_type": "delegation", "prompt": "Add them.", "agent": "adder"}
+    wait = {"Prefer": "wait=20"}
+    async with Engine.open(settings, kind="worker") as engine:
+        resident = Resident(engine)
+        resident.start()
+        for given, state, said in [
+            ({"input": {"numbers": [1, 2]}}, "completed", None),
+            ({"input": {"numbers": [1, "two"]}}, "failed", "input.numbers.1: 'two' is not of type 'integer'"),
+            ({}, "failed", "input: 'numbers' is a required property"),
+        ]:
+            made = (await client.post("/tasks", json=task | given, headers=wait)).json()
+            run = await ended(client, made["latest_run"]["id"])
+            assert (run["state"], (run["error"] or {}).get("detail", (run["error"] or {}).get("message"))) == (
+                state,
+                said,
+            )
+        await resident.stop()
+
+
+async def ended(client: httpx.AsyncClient, run_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while (run := (await client.get(f"/runs/{run_id}")).json())["state"] in ("queued", "running"):
+            await asyncio.sleep(0.02)
+    return run
+
+
+async def test_a_stored_agent_names_no_shell_no_path_and_no_server(client: httpx.AsyncClient) -> None:
+    """Only what is listed can be said of an agent; whatever else is refused with the field's name."""
+    for body, field in [
+        ({"tools": ["bash"]}, "tools.0"),
+        ({"tools": ["/bin/sh"]}, "tools.0"),
+        ({"tools": [{"mcp": {"url": "http://example.com"}}]}, "tools.0"),
+        ({"mcp_servers": [{"command": "sh"}]}, "mcp_servers"),
+        ({"toolsets": ["file:///etc"]}, "toolsets"),
+        ({"capabilities": [{"LocalShell": {}}]}, "capabilities.0"),
+        ({"model_settings": {"extra_body": {"a": 1}}}, "model_settings.extra_body"),
+        ({"model_settings": {"extra_headers": {"a": "b"}}}, "model_settings.extra_headers"),
+        ({"model": "openai:x@http://example.com"}, "model"),
+        ({"model": "http://example.com/v1"}, "model"),
+        ({"fallback_models": ["demo", "file:/etc/passwd"]}, "fallback_models.1"),
+        ({"output_schema": {"type": "object", "$ref": "file:///etc/passwd"}}, "output_schema"),
+        ({"instructions": "{% include '/etc/passwd' %}"}, "instructions"),
+        ({"instructions": "{% import 'os' as os %}"}, "instructions"),
+        ({"limits": {"tool_calls": -1}}, "limits.tool_calls"),
+        ({"limits": {"seconds": 0}}, "limits.seconds"),
+        ({"limits": {"wall": 3}}, "limits.wall"),
+        ({"approval": {"calculator": "maybe"}}, "approval.calculator"),
+        ({"delegates": ["nobody"]}, "delegates"),
+    ]:
+        for refused in (
+            await client.post("/agents", json={"name": "x", **body}),
+            await client.put("/agents/x", json=body),
+            await client.patch("/agents/assistant", json=body),
+        ):
+            assert (refused.status_code, refused.json().get("field", "")[: len(field)]) == (422, field), refused.text

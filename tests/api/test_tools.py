@@ -130,7 +130,7 @@ async def test_a_registration_is_refused(
     ("body", "code", "field"),
     [
         (
-            {"kind": "http", "name": "weather", "description": "The weather", "url": "https://x"},
+            {"kind": "mcp", "name": "weather", "description": "The weather", "url": "https://x"},
             "not_available",
             "kind",
         ),
@@ -168,6 +168,24 @@ async def test_built_in_tools_by_hand(client: httpx.AsyncClient) -> None:
     assert "demo" in str((await call("chatbot", query="Hello"))["result"])
     assert "conversation" in (await call("notify", text="x"))["error"]
     assert "refused" in (await call("fetch_url", url="http://127.0.0.1:1/"))["error"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ValueError('\\x00 \\ud800')",
+        "print('\\x00 \\ud800')\n1 / 0",
+        "print('\\x00 \\ud800')\n{'\\x00': '\\ud800', 1: float('nan'), None: 10 ** 1000, (1, 2): {3}}",
+        "x = []\nfor _ in range(60):\n    x = [x]\nx",
+        "'x' * 49000",
+        "while True:\n    print('x' * 1000)",
+    ],
+)
+async def test_code_says_odd_things(client: httpx.AsyncClient, database: Database, code: str) -> None:
+    answer = await client.post("/tools/execute_code/execute", json={"arguments": {"code": code}})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["result"] is None) != (answer.json()["error"] is None)
+    assert await database.fetchval("select state from tool_calls") in ("done", "failed")
 
 
 async def test_built_in_tools_are_not_changed(client: httpx.AsyncClient) -> None:

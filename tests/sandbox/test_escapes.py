@@ -18,6 +18,7 @@ import pytest
 
 from app import sandbox
 from app.sandbox import Limits, Outcome
+from app.sandbox.runtime import MAX_WORKERS
 from tests.sandbox.attacks import ATTACKS, FORGERIES, LEFTOVERS
 from tests.sandbox.host import GRACE_SECONDS, Host, Watch, measures, workers
 
@@ -65,6 +66,7 @@ def function(body: str) -> str:
 
 async def attack(host: Host, body: str) -> tuple[Outcome, list[str]]:
     """Run an attack; what it did to the host."""
+    assert await still_well()  # The workers are there: what else is started is the attack's doing.
     with Watch() as watch:
         began = time.monotonic()
         outcome = await sandbox.run(function(body), host.arguments, LIMITS)
@@ -98,6 +100,19 @@ async def test_attacks_at_the_same_time_hurt_nobody_else(host: Host) -> None:
     assert time.monotonic() - began < GRACE_SECONDS
     await asyncio.gather(*attacks)
     assert host.touched() == []
+
+
+async def test_endless_loops_leave_room_for_other_calls() -> None:
+    loops = [asyncio.create_task(sandbox.run("def f():\n    while True:\n        pass", {}, LIMITS)) for _ in range(6)]
+    lateness: list[float] = []
+    while not all(loop.done() for loop in loops):
+        began = time.monotonic()
+        await asyncio.sleep(0.01)
+        lateness.append(time.monotonic() - began)
+        assert await still_well()
+    assert len(lateness) > 1
+    assert max(lateness) < GRACE_SECONDS
+    assert len(workers()) <= MAX_WORKERS
 
 
 async def test_an_attack_before_the_function_is_called(host: Host) -> None:
@@ -169,6 +184,7 @@ async def test_a_worker_has_no_privileges() -> None:
         assert "0" not in said["Uid"].split()
         assert int(said["CapEff"], 16) == int(said["CapPrm"], 16) == 0
         assert said["NoNewPrivs"] == "1"
+        assert os.getpriority(os.PRIO_PROCESS, pid) > 0
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max file size")] == [["0", "0"]]
 

@@ -1,0 +1,163 @@
+"""What /tools takes: one body for every kind, and which of its fields each kind has."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from app.api.shapes import Body
+from app.errors import InvalidRequest, NotAvailable, UnknownField
+from app.sandbox import Limits
+from app.tools import Risk
+from app.tools.http import HttpSpec, define_http
+from app.tools.python import Definition, PythonSpec, define
+
+LATER_KINDS = frozenset({"openapi", "mcp"})
+REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
+READ_FROM_CODE = {"parameters": "the function's signature", "output_schema": "the function's return annotation"}
+COMMON = ("name", "description", "risk", "idempotent", "timeout_seconds")
+PYTHON = (*COMMON, "code", "limits", "allowed_imports")
+REQUEST = ("method", "url", "headers", "query", "body", "body_format", "response_path", "credential", "digest")
+HTTP = (*COMMON, *REQUEST, "parameters", "output_schema")
+FIELDS = {"python": PYTHON, "http": HTTP, "openapi": HTTP}
+REQUIRED = {"python": "code", "http": "url"}
+
+
+class RegisterBody(Body):
+    """A Python function to be registered."""
+
+    name: str = Field(description="3 to 31 letters, digits and underscores.", examples=["reverse_string"])
+    description: str = Field(
+        description="What the model is told, 5 to 120 characters.", examples=["Reverse the characters in a string"]
+    )
+    code: str = Field(description="10 to 2000 characters holding one `async def`.", examples=[REVERSE])
+
+
+class Content(Body):
+    """What a tool may consist of beside its name."""
+
+    risk: Risk | None = Field(
+        default=None, description="What a call may do; code, or read for GET and HEAD and external for other methods."
+    )
+    idempotent: bool | None = Field(
+        default=None, description="Whether an interrupted call may simply be repeated; so are python, GET and HEAD."
+    )
+    timeout_seconds: float | None = Field(default=None, gt=0, le=120, description="How long a call may take.")
+    limits: Limits | None = Field(default=None, description="python: what one call may use.")
+    allowed_imports: list[str] | None = Field(
+        default=None, description="python: modules it may import; all harmless ones when null."
+    )
+    method: str | None = Field(default=None, max_length=10, description="http: the method; GET when left out.")
+    url: str | None = Field(
+        default=None, max_length=4000, description="http: where to; `{name}` stands for an argument.", examples=[None]
+    )
+    headers: dict[str, str] | None = Field(default=None, max_length=50, description="http: headers, templates too.")
+    query: dict[str, Any] | None = Field(default=None, max_length=100, description="http: the query, templates too.")
+    body: Any = Field(default=None, description='http: a JSON template; exactly "{x}" keeps the type of x.')
+    body_format: Literal["json", "form"] | None = Field(default=None, description="http: how the body is sent.")
+    response_path: str | None = Field(
+        default=None, max_length=500, description="http: what of the answer is the result, as `$.items[0].name`."
+    )
+    credential: str | None = Field(default=None, max_length=100, description="http: the name of a credential.")
+    digest: str | None = Field(
+        default=None, max_length=4000, description="http: a prompt with which the model digests a long answer."
+    )
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="http: JSON schema of the arguments; made of the placeholders when left out."
+    )
+    output_schema: dict[str, Any] | None = Field(default=None, description="http: JSON schema of the result.")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was sent and means something; that `allowed_imports` is null means something, too."""
+        sent = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value for name, value in sent.items() if value is not None or name == "allowed_imports"}
+
+
+class ToolBody(Content):
+    """A tool to be made."""
+
+    kind: Literal["python", "http"] = Field(description="python or http; mcp is not offered yet.")
+    name: str = Field(
+        description="3 to 31 letters, digits and underscores; up to 64 for http.", examples=["reverse_string"]
+    )
+    description: str = Field(
+        description="What the model is told, from 5 characters on.", examples=["Reverse the characters in a string"]
+    )
+    code: str | None = Field(
+        default=None,
+        description="python: 10 to 2000 characters; the tool is the function of its name, or the only one.",
+        examples=[REVERSE],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fits_its_kind(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            _check_kind(data)  # pyright: ignore[reportUnknownArgumentType]
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+
+def _check_kind(data: dict[str, Any]) -> None:
+    kind = data.get("kind")
+    if isinstance(kind, str) and kind in LATER_KINDS:
+        raise NotAvailable(f"tools of the kind {kind} are not offered yet", field="kind")
+    if not isinstance(kind, str) or kind not in REQUIRED:
+        raise InvalidRequest("kind is required, and must be python or http", field="kind")
+    refuse_foreign(kind, data)
+    if data.get(REQUIRED[kind]) is None:
+        raise InvalidRequest(f"{REQUIRED[kind]} is required for {kind}", field=REQUIRED[kind])
+
+
+def refuse_foreign(kind: str, data: dict[str, Any]) -> None:
+    """Refuse fields that belong to another kind.
+
+    Raises:
+        InvalidRequest: naming the field, and where its value comes from.
+        UnknownField: naming the field.
+    """
+    for name in data:
+        if kind == "python" and name in READ_FROM_CODE:
+            raise InvalidRequest(f"{name} are read from {READ_FROM_CODE[name]}", field=name)
+        if name in {*PYTHON, *HTTP} and name not in FIELDS[kind]:
+            raise UnknownField(f"a tool of the kind {kind} has no {name}", field=name)
+
+
+class ToolPatch(Content):
+    """Changes to a registered tool."""
+
+    description: str | None = Field(default=None, description="What the model is told.")
+    code: str | None = Field(default=None, description="New code: a new version, in force at once.", examples=[REVERSE])
+    enabled: bool | None = Field(
+        default=None, description="A disabled tool is not offered to any run, whatever it pinned."
+    )
+
+
+Spec = PythonSpec | HttpSpec
+
+
+def spec_of(stored: dict[str, Any]) -> Spec:
+    """The content of a stored version."""
+    return (PythonSpec if stored["kind"] == "python" else HttpSpec).model_validate(stored)
+
+
+async def definition_of(kind: str, values: dict[str, Any]) -> Definition:
+    """Check a definition; this runs the type checker, so no transaction may be open meanwhile."""
+    return await define(**values) if kind == "python" else define_http(**values, kind=kind)
+
+
+async def changed(spec: Spec, changes: ToolPatch) -> Definition | None:
+    """The definition with these changes, None without any.
+
+    Raises:
+        InvalidTool: naming the field.
+    """
+    given = {name: value for name, value in changes.given.items() if name != "enabled"}
+    if not given:
+        return None
+    refuse_foreign(spec.kind, given)
+    kept = {name: getattr(spec, name) for name in FIELDS[spec.kind]}
+    if "limits" in given:
+        kept["timeout_seconds"] = None  # It follows from the limits, unless it is given too.
+    if "method" in given:
+        kept |= {"risk": None, "idempotent": None}  # So do these from the method.
+    return await definition_of(spec.kind, kept | given)
