@@ -16,6 +16,7 @@ from app import __version__, extensions, telemetry
 from app.api import (
     agents,
     approvals,
+    artifacts,
     bulk,
     conversations,
     credentials,
@@ -67,6 +68,7 @@ ROUTERS = (
     webhooks.router,
     tasks.router,
     deliveries.router,
+    artifacts.router,
     agents.router,
     tools.router,
     credentials.router,

@@ -53,6 +53,16 @@ def clean_result(value: Any) -> Any:
     return clean if len(text) <= MAX_RESULT else text[:MAX_RESULT] + TRUNCATED
 
 
+def as_file(value: Any) -> tuple[str, bytes] | None:
+    """A tool's result that `clean_result` cuts, whole: its file's extension and content. None where nothing is cut."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
+    except (ValueError, RecursionError):
+        return None  # It holds itself, or is too deep: there is no file of it.
+    extension = "txt" if isinstance(value, str) else "json"
+    return (extension, text.encode("utf-8", "replace")) if len(text) > MAX_RESULT else None
+
+
 def prompt(text: str, *, tag: str | None = None, value: Any = None, description: str | None = None) -> Json:
     """A person's (or a task's) message as the body of a row.
 

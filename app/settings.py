@@ -159,6 +159,9 @@ class Settings(BaseSettings):
         "", description="Modules of your own that add tools, channels, providers and agents, separated by commas."
     )
     parley_pool_size: int = Field(10, ge=2, le=200, description="Connections of each pool of a process.")
+    parley_artifact_bytes: int = Field(
+        1_500_000, ge=1024, le=100_000_000, description="Largest artifact kept; an upload is a request body, too."
+    )
     parley_max_body_bytes: int = Field(2_000_000, ge=1024, description="Largest request body accepted.")
 
     # The command line, as a client.

@@ -10,7 +10,6 @@ router = APIRouter()
 
 # Path prefix -> what it will be.
 LATER = {
-    "/artifacts": "artifacts",
     "/budgets": "budgets",
     "/documents": "documents",
     "/email/inbound": "replies by e-mail",

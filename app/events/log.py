@@ -26,6 +26,7 @@ class EventType(StrEnum):
     TOOL_STARTED = "tool.started"
     TOOL_COMPLETED = "tool.completed"
     TOOL_FAILED = "tool.failed"
+    ARTIFACT_CREATED = "artifact.created"
     STATE_PROPOSED = "state.proposed"
     RUN_PROGRESS = "run.progress"
     PLAN_UPDATED = "plan.updated"

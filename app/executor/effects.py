@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid5
 
-from app import conversations, tasks
+from app import artifacts, conversations, tasks
+from app.artifacts import NewArtifact
 from app.db import Connection, Database, Row
-from app.errors import LeaseLost, ToolError
+from app.errors import LeaseLost, ParleyError, ToolError
 from app.events import Bus, EventType, NewEvent, append
 from app.executor.toolbox import CallContext
 from app.messages import clean_text
@@ -56,6 +58,38 @@ class Effects:
         self._bus.publish(events)
         self._bell.ring()
         return f"Planned: {planned}."
+
+    async def keep(self, context: CallContext, name: str, media_type: str, content: bytes) -> dict[str, Any]:
+        """Store an artifact under an id made of the effect key and its name, and append `artifact.created`.
+
+        Raises:
+            LeaseLost: when the claim does not hold any more.
+            ToolError: when it can't be kept.
+        """
+        loaded = context.loaded
+        artifact = NewArtifact(
+            id=uuid5(context.effect_key, name),
+            workspace_id=loaded.workspace_id,
+            name=name,
+            media_type=media_type,
+            content=content,
+            conversation_id=loaded.conversation_id,
+            run_id=loaded.run_id,
+            principal_id=loaded.principal_id,
+        )
+        try:
+            artifacts.checked(artifact, context.settings)
+        except ParleyError as error:
+            raise ToolError(error.detail) from error
+        created = [NewEvent(EventType.ARTIFACT_CREATED, artifact.shown)]
+        async with self._database.engine_tx() as connection:
+            await conversations.lock(connection, loaded.workspace_id, loaded.conversation_id)
+            if await connection.fetchval(HELD, loaded.run_id, loaded.fence) is None:
+                raise LeaseLost
+            new = await artifacts.insert(connection, artifact)
+            events = await append(connection, loaded.conversation_id, loaded.run_id, created) if new else []
+        self._bus.publish(events)
+        return artifact.shown
 
     async def schedule(self, context: CallContext, prompt: str, expression: str, timezone: str) -> str:
         """Store a scheduled task under an id made of the effect key."""

@@ -126,7 +126,9 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     tools = tools_of(engine.settings, loaded)
     recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
     effects = engine.effects
-    doors = Doors(engine.settings, engine.egress, engine.credentials, model, effects.notify, effects.schedule)
+    doors = Doors(
+        engine.settings, engine.egress, engine.credentials, model, effects.notify, effects.schedule, effects.keep
+    )
     toolbox = Toolbox(tools, loaded, doors, recorder)
     speech = Speech(engine.bus, loaded, recorder)
     return Cast(loaded, Speaking(model, speech), recorder, toolbox, speech)

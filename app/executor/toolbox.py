@@ -28,7 +28,7 @@ from app.errors import EffectUnknown, InvalidArguments, ParleyError, RunFailed, 
 from app.events import EventType, NewEvent
 from app.executor.load import Loaded
 from app.executor.recorder import Call, Recorder, add, sha256_of
-from app.messages import Json, clean_result, clean_text
+from app.messages import Json, as_file, clean_result, clean_text
 from app.providers import cost_of
 from app.runs import Usage, Write
 from app.settings import Settings
@@ -39,6 +39,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 # Where nobody of the workspace is behind the text, anything but these is asked for first.
 UNTRUSTED_RISKS = frozenset({Risk.READ, Risk.CODE})
+RESULT_TYPES = {"json": "application/json", "txt": "text/plain"}
 AUTO = ApprovalRule(policy="auto")
 ASK = ApprovalRule(policy="ask")
 
@@ -61,6 +62,7 @@ def rule_of(loaded: Loaded, tool: Tool, arguments: dict[str, Any]) -> ApprovalRu
 
 
 Notify = Callable[["CallContext", str, str | None], Awaitable[str]]
+Keep = Callable[["CallContext", str, str, bytes], Awaitable[dict[str, Any]]]
 Schedule = Callable[["CallContext", str, str, str], Awaitable[str]]
 
 
@@ -74,6 +76,7 @@ class Doors:
     model: Model
     notify: Notify
     schedule: Schedule
+    keep: Keep
 
 
 @dataclass
@@ -125,6 +128,10 @@ class CallContext:
         """Append `state.proposed`."""
         proposed = NewEvent(EventType.STATE_PROPOSED, {"patch": clean_result(patch)})
         await self.recorder.write(Write(events=[proposed]), "progress")
+
+    async def keep(self, name: str, media_type: str, content: bytes) -> dict[str, Any]:
+        """Keep a file as an artifact of this conversation."""
+        return await self.doors.keep(self, name, media_type, content)
 
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once; its usage is the run's."""
@@ -278,7 +285,7 @@ class Toolbox:
         clock = asyncio.timeout(tool.timeout_seconds)
         try:
             async with clock:
-                result = clean_result(await tool.call(context, arguments))
+                result = await _kept(tool, context, await tool.call(context, arguments))
         except Park as park:
             result = await self._answered(tool, call, park)
         except (RunFailed, asyncio.CancelledError):
@@ -299,6 +306,15 @@ class Toolbox:
         result = {"retry": True} if retry else None
         record = replace(call.record, state="failed", error=said, result=result, duration_ms=round(duration, 2))
         await self._recorder.finish_call(call, record, context.usage)
+
+
+async def _kept(tool: Tool, context: CallContext, value: Any) -> Any:
+    """The result as it enters the history; one that is cut for it is kept whole as an artifact, where it may."""
+    result, whole = clean_result(value), as_file(value)
+    if whole is None or len(whole[1]) > context.settings.parley_artifact_bytes:
+        return result
+    kept = await context.keep(f"{tool.name}.{whole[0]}", RESULT_TYPES[whole[0]], whole[1])
+    return f"{result}\n[the whole result is the artifact {kept['artifact_id']}]"
 
 
 def _told(error: Exception, tool: Tool, *, timed_out: bool) -> str:

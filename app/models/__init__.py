@@ -1,6 +1,7 @@
 """Rows, indexes and constraints, one file per noun; no behaviour."""
 
 from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolVersion
+from app.models.artifact import Artifact
 from app.models.breaker import Breaker
 from app.models.conversation import Conversation, Event, Head, Input, Message
 from app.models.credential import Canary, Credential
@@ -15,6 +16,7 @@ __all__ = [
     "AgentVersion",
     "ApiKey",
     "Approval",
+    "Artifact",
     "AuditEntry",
     "Base",
     "Breaker",

@@ -55,6 +55,15 @@ class HandContext:
         del patch
         raise ToolError("propose_state works inside a sidekick conversation only")
 
+    async def keep(self, name: str, media_type: str, content: bytes) -> dict[str, Any]:
+        """Refuse: a file that a tool makes belongs to a conversation.
+
+        Raises:
+            ToolError: always.
+        """
+        del name, media_type, content
+        raise ToolError("a tool can keep files inside a conversation only; use POST /artifacts")
+
     async def complete(self, prompt: str) -> str:
         """Ask the default model once."""
         model = await self.providers.load(default_model(self.settings)[0])

@@ -74,6 +74,10 @@ class ToolContext(Protocol):
         """Hand the application a proposed change of its state."""
         ...
 
+    async def keep(self, name: str, media_type: str, content: bytes) -> dict[str, Any]:
+        """Keep a file as an artifact; answers its id, name, media type and size."""
+        ...
+
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once, without history or tools."""
         ...

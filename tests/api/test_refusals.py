@@ -177,7 +177,6 @@ async def test_an_idempotency_key_that_is_none(client: httpx.AsyncClient, key: s
 @pytest.mark.parametrize(
     ("path", "feature"),
     [
-        ("/artifacts", "artifacts"),
         ("/budgets", "budgets"),
         ("/usage", "usage reports"),
         ("/slack/events", "replies in Slack"),

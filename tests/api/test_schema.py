@@ -43,8 +43,8 @@ CHECKS = [
 SECONDS = 10.0
 # These need things of their own.
 USED_UP = ("DELETE", "/decision", "/retry", "/rollback")
-# Nothing made at random is a tool's code, its arguments or an agent's YAML.
-NOT_BY_CHANCE = ("/tools/register", "/tools/execute", "/agents/import")
+# Nothing made at random is a tool's code, its arguments, an agent's YAML or a form with a file.
+NOT_BY_CHANCE = ("/tools/register", "/tools/execute", "/agents/import", "POST /artifacts")
 PYTHON = "async def shout(text: str) -> str:\n    return text.upper()"
 
 config = SchemathesisConfig.from_dict(
@@ -106,6 +106,10 @@ class Live:
         assert answer.ok, answer.text
         return answer.json()
 
+    def upload(self) -> str:
+        answer = self.session.post(self.url + "/artifacts", files={"file": ("a.txt", b"text")}, timeout=SECONDS)
+        return answer.json()["id"]
+
     def get(self, path: str) -> Any:
         return self.session.get(self.url + path, timeout=SECONDS).json()
 
@@ -140,6 +144,10 @@ class Live:
             "name": self.post(
                 "/tools/register", {"name": f"t{number}", "description": "Shouts a text", "code": PYTHON}
             )["name"],
+            "artifact_id": self.upload(),
+            "ref": self.post("/credentials", {"name": f"c{number}", "kind": "bearer", "token": "a token for tests"})[
+                "name"
+            ],
             "key_id": self.post("/keys", {"name": "made", "scopes": ["runs:read"]})["id"],
         }
 
@@ -188,7 +196,7 @@ def point(case: Case, things: dict[str, str]) -> None:
     case.path_parameters.update({name: things[name] for name in case.path_parameters if name in things})
     case.query.pop("cursor", None)
     if isinstance(case.body, dict):
-        known = {"agent": "assistant", "tool": "calculator", "ref": things["task_id"], **things}
+        known = {"agent": "assistant", "tool": "calculator", **things, "ref": things["task_id"]}
         case.body.update({name: known[name] for name in case.body if name in known and name != "name"})
 
 

@@ -33,6 +33,10 @@ class Context:
     async def propose(self, patch: dict[str, Any]) -> None:
         self.asked.append(("propose", str(patch)))
 
+    async def keep(self, name: str, media_type: str, content: bytes) -> dict[str, Any]:
+        self.asked.append(("keep", name, media_type, str(len(content))))
+        return {"artifact_id": str(self.effect_key), "name": name, "media_type": media_type, "size": len(content)}
+
     async def complete(self, prompt: str) -> str:
         self.asked.append(("complete", prompt))
         return self.answer
