@@ -32,6 +32,7 @@ from app.api import (
     problems,
     runs,
     tasks,
+    tool_imports,
     tools,
     webhooks,
 )
@@ -70,6 +71,7 @@ ROUTERS = (
     deliveries.router,
     artifacts.router,
     agents.router,
+    tool_imports.router,
     tools.router,
     credentials.router,
     keys.router,

@@ -16,7 +16,6 @@ LATER = {
     "/memories": "memories",
     "/slack/events": "replies in Slack",
     "/slack/interactivity": "buttons in Slack",
-    "/tools/import": "importing tools from OpenAPI documents",
     "/unsubscribe": "unsubscribing by link",
     "/usage": "usage reports",
     "/v1": "the OpenAI-compatible API",

@@ -1,5 +1,6 @@
 """What /tools takes: one body for every kind, and which of its fields each kind has."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,15 +12,19 @@ from app.tools import Risk
 from app.tools.http import HttpSpec, define_http
 from app.tools.python import Definition, PythonSpec, define
 
-LATER_KINDS = frozenset({"openapi", "mcp"})
+LATER_KINDS = frozenset({"mcp"})
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
 READ_FROM_CODE = {"parameters": "the function's signature", "output_schema": "the function's return annotation"}
 COMMON = ("name", "description", "risk", "idempotent", "timeout_seconds")
 PYTHON = (*COMMON, "code", "limits", "allowed_imports")
 REQUEST = ("method", "url", "headers", "query", "body", "body_format", "response_path", "credential", "digest")
 HTTP = (*COMMON, *REQUEST, "parameters", "output_schema")
-FIELDS = {"python": PYTHON, "http": HTTP, "openapi": HTTP}
-REQUIRED = {"python": "code", "http": "url"}
+IMPORT = ("name", "description", "document", "url", "base_url", "include", "credential", "timeout_seconds")
+# What a stored tool consists of, and what makes one.
+FIELDS: dict[str, tuple[str, ...]] = {"python": PYTHON, "http": HTTP, "openapi": HTTP}
+MAKING = FIELDS | {"openapi": IMPORT}
+REQUIRED = {"python": "code", "http": "url", "openapi": None}
+IMPORT_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{1,30}")
 
 
 class RegisterBody(Body):
@@ -76,7 +81,7 @@ class Content(Body):
 class ToolBody(Content):
     """A tool to be made."""
 
-    kind: Literal["python", "http"] = Field(description="python or http; mcp is not offered yet.")
+    kind: Literal["python", "http", "openapi"] = Field(description="python, http or openapi; mcp is not offered yet.")
     name: str = Field(
         description="3 to 31 letters, digits and underscores; up to 64 for http.", examples=["reverse_string"]
     )
@@ -88,6 +93,10 @@ class ToolBody(Content):
         description="python: 10 to 2000 characters; the tool is the function of its name, or the only one.",
         examples=[REVERSE],
     )
+
+    document: dict[str, Any] | str | None = Field(default=None, description="openapi: the document, or its `url`.")
+    base_url: str | None = Field(default=None, max_length=4000, description="openapi: where the service is.")
+    include: list[str] | None = Field(default=None, max_length=1000, description="openapi: the operationIds wanted.")
 
     @model_validator(mode="before")
     @classmethod
@@ -102,13 +111,16 @@ def _check_kind(data: dict[str, Any]) -> None:
     if isinstance(kind, str) and kind in LATER_KINDS:
         raise NotAvailable(f"tools of the kind {kind} are not offered yet", field="kind")
     if not isinstance(kind, str) or kind not in REQUIRED:
-        raise InvalidRequest("kind is required, and must be python or http", field="kind")
-    refuse_foreign(kind, data)
-    if data.get(REQUIRED[kind]) is None:
-        raise InvalidRequest(f"{REQUIRED[kind]} is required for {kind}", field=REQUIRED[kind])
+        raise InvalidRequest("kind is required, and must be python, http or openapi", field="kind")
+    refuse_foreign(kind, data, MAKING)
+    needed = REQUIRED[kind]
+    if needed and data.get(needed) is None:
+        raise InvalidRequest(f"{needed} is required for {kind}", field=needed)
+    if kind == "openapi" and not IMPORT_NAME.fullmatch(str(data.get("name"))):
+        raise InvalidRequest("name: 2 to 31 letters, digits, _ and -, beginning with a letter", field="name")
 
 
-def refuse_foreign(kind: str, data: dict[str, Any]) -> None:
+def refuse_foreign(kind: str, data: dict[str, Any], fields: dict[str, tuple[str, ...]] = FIELDS) -> None:
     """Refuse fields that belong to another kind.
 
     Raises:
@@ -118,7 +130,7 @@ def refuse_foreign(kind: str, data: dict[str, Any]) -> None:
     for name in data:
         if kind == "python" and name in READ_FROM_CODE:
             raise InvalidRequest(f"{name} are read from {READ_FROM_CODE[name]}", field=name)
-        if name in {*PYTHON, *HTTP} and name not in FIELDS[kind]:
+        if name in {*PYTHON, *HTTP, *IMPORT} and name not in fields[kind]:
             raise UnknownField(f"a tool of the kind {kind} has no {name}", field=name)
 
 

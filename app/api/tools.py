@@ -15,6 +15,7 @@ from app.api.pages import Page, PageOf, paged
 from app.api.shapes import Body
 from app.api.strict import resource
 from app.api.tool_bodies import RegisterBody, ToolBody, ToolPatch, changed, definition_of, spec_of
+from app.api.tool_imports import ImportBody, ImportOut, take_in
 from app.credentials import rows as credentials
 from app.errors import (
     Conflict,
@@ -132,7 +133,9 @@ def show(stored: rows.Stored) -> ToolOut:
 async def list_tools(
     caller: Reads,
     page: Annotated[PageOf, paged("tools")],
-    kind: Annotated[str | None, Query(description="builtin, extension, python or http.", examples=["python"])] = None,
+    kind: Annotated[
+        str | None, Query(description="builtin, extension, python, http or openapi.", examples=["python"])
+    ] = None,
 ) -> Page[ToolOut]:
     """Built-in and registered tools by name."""
     after = page.position or ""
@@ -172,8 +175,11 @@ def _of_version(tool: RegisteredTool, version: ToolVersion) -> ToolOut:
 
 
 @router.post("/tools", status_code=201, summary="Make a tool")
-async def create_tool(body: ToolBody, caller: Writes, key: Idempotent, response: Response) -> ToolOut:
-    """Checks and saves a tool; it can be called from the next run on."""
+async def create_tool(body: ToolBody, caller: Writes, key: Idempotent, response: Response) -> ToolOut | ImportOut:
+    """Checks and saves a tool; it can be called from the next run on. The kind openapi makes one of each operation."""
+    if body.kind == "openapi":
+        fields = {name: value for name, value in body.given.items() if name not in ("kind", "description")}
+        return await take_in(ImportBody(**fields), caller, key)
     return await _create(body, caller, key, response)
 
 

@@ -180,7 +180,6 @@ async def test_an_idempotency_key_that_is_none(client: httpx.AsyncClient, key: s
         ("/budgets", "budgets"),
         ("/usage", "usage reports"),
         ("/slack/events", "replies in Slack"),
-        ("/tools/import", "importing tools from OpenAPI documents"),
         ("/v1/responses", "the OpenAI-compatible API"),
         ("/v1/chat/completions", "the OpenAI-compatible API"),
         ("/unsubscribe/token", "unsubscribing by link"),

@@ -1,0 +1,465 @@
+"""OpenAPI documents as tools: each operation becomes the templates of one request."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import urljoin
+
+import yaml
+
+from app.errors import InvalidTool
+from app.tools.http import METHODS, define_http
+from app.tools.python import Definition
+
+Json = dict[str, Any]
+
+MAX_DOCUMENT_BYTES = 5_000_000
+MAX_OPERATIONS = 1000
+MAX_NODES = 20_000  # Of one operation, references written out.
+MAX_ALL_NODES = 300_000  # Of the whole document.
+# What may be wrong with one operation alone.
+TOLD = ("url", "headers", "query", "body", "parameters", "name")
+NAME_CHARACTERS = 64
+DESCRIPTION_CHARACTERS = 1024
+# What a model has no use for, or what other dialects mean by other words.
+DROPPED = frozenset({"example", "examples", "xml", "externalDocs", "discriminator", "nullable", "writeOnly", "$schema"})
+IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})
+PATH_NAME = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An operation that can't be a tool."""
+
+    operation: str
+    reason: str
+
+
+@dataclass
+class Import:
+    """What a document holds."""
+
+    definitions: list[Definition] = field(default_factory=list[Definition])
+    skipped: list[Skipped] = field(default_factory=list[Skipped])
+
+
+def read_document(text: str | bytes) -> Json:
+    """A document of its JSON or YAML text; slow for large ones, so not on the event loop.
+
+    Raises:
+        InvalidTool: when it is too long, or is no OpenAPI 3.0 or 3.1.
+    """
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise _wrong(f"longer than {MAX_DOCUMENT_BYTES} bytes")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = _read_yaml(text)
+    return check_document(value)
+
+
+def _read_yaml(text: str | bytes) -> Any:
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(text, Loader=loader)  # noqa: S506 - one of the safe loaders
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise _wrong(f"neither JSON nor YAML{where}") from None
+
+
+def check_document(value: Any) -> Json:
+    """A value, provided it is an OpenAPI 3.0 or 3.1 document.
+
+    Raises:
+        InvalidTool: saying what it is instead.
+    """
+    if not isinstance(value, dict):
+        raise _wrong("not an OpenAPI document: it is no object")
+    document = cast("Json", value)
+    version = str(document.get("openapi") or "")
+    if not version.startswith(("3.0", "3.1")):
+        found = f"swagger {document['swagger']}" if "swagger" in document else f"openapi {version or 'is missing'}"
+        raise _wrong(f"OpenAPI 3.0 or 3.1 is needed; {found}")
+    if not isinstance(document.get("paths"), dict):
+        raise _wrong("it has no paths")
+    return document
+
+
+def _wrong(what: str) -> InvalidTool:
+    return InvalidTool(f"document: {what}", field="document")
+
+
+def read_operations(
+    document: Json,
+    *,
+    name: str,
+    base_url: str | None = None,
+    include: Sequence[str] | None = None,
+    source: str | None = None,
+    **fields: Any,
+) -> Import:
+    """The tools of a document's operations.
+
+    Args:
+        document: What `read_document` answered.
+        name: Begins the tools' names.
+        base_url: Stands before the paths; the document's own server when left out.
+        include: The operations wanted; all when left out.
+        source: Where the document was fetched; a relative server stands relative to it.
+        fields: Further fields of each tool, such as `credential`.
+
+    Raises:
+        InvalidTool: naming what is wrong with the document, or with `include`.
+    """
+    found, known, writer = Import(), set[str](), Writer(document)
+    for operation in _operations(document):
+        known |= {operation.id}
+        if include is not None and operation.id not in include:
+            continue
+        try:
+            found.definitions.append(_tried(writer, document, operation, name, base_url, source, fields))
+        except Unusable as error:
+            found.skipped.append(Skipped(operation.id, str(error)))
+        if len(found.definitions) > MAX_OPERATIONS:
+            raise _wrong(f"more than {MAX_OPERATIONS} operations; choose some with include")
+    for wanted in include or ():
+        if wanted not in known:
+            raise InvalidTool(f"include: the document has no operation {wanted!r}", field="include")
+    if not found.definitions:
+        reasons = "; ".join(f"{each.operation}: {each.reason}" for each in found.skipped[:3])
+        raise _wrong(f"it has no operation that can be a tool{': ' if reasons else ''}{reasons}")
+    _check_unique(found.definitions)
+    return found
+
+
+class Unusable(Exception):
+    """An operation that can't be a tool, with the reason."""
+
+
+def _tried(writer: "Writer", document: Json, operation: "Operation", *others: Any) -> Definition:
+    """The operation's tool; what is wrong with one operation alone spares the others."""
+    try:
+        return _definition(writer, document, operation, *others)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Unusable("its description is not what OpenAPI says") from error
+    except InvalidTool as error:
+        if error.field not in ("document", *TOLD):
+            raise
+        raise Unusable(error.detail) from error
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a document, with what its path says of it."""
+
+    method: str
+    path: str
+    spec: Json
+    shared: Json
+
+    @property
+    def id(self) -> str:
+        """Its operationId, or one made of method and path."""
+        return str(self.spec.get("operationId") or clean(f"{self.method.lower()}{self.path}").rstrip("_"))
+
+
+def _operations(document: Json) -> Iterator[Operation]:
+    for path, item in cast("Json", document["paths"]).items():
+        if str(path).startswith("x-"):
+            continue
+        shared = Writer(document).resolved(item, [])
+        for method in METHODS:
+            spec = shared.get(method.lower())
+            if isinstance(spec, dict):
+                yield Operation(method, path, cast("Json", spec), shared)
+
+
+def clean(text: str) -> str:
+    """A name of letters, digits and underscores."""
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", text)
+
+
+def tool_name(name: str, operation: str) -> str:
+    """The name of an operation's tool."""
+    whole = clean(f"{name}_{operation}")
+    if len(whole) <= NAME_CHARACTERS:
+        return whole
+    # Two long names may begin alike.
+    return f"{whole[: NAME_CHARACTERS - 9]}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _check_unique(definitions: Sequence[Definition]) -> None:
+    seen: set[str] = set()
+    for definition in definitions:
+        name = str(definition.spec["name"])
+        if name in seen:
+            raise _wrong(f"two operations would both be the tool {name}")
+        seen.add(name)
+
+
+# --- one operation --------------------------------------------------------------------------------
+
+
+@dataclass
+class Request:
+    """The templates of a request, and the arguments that fill them."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    query: Json = field(default_factory=dict[str, Any])
+    body: Any = None
+    body_format: str = "json"
+    properties: Json = field(default_factory=dict[str, Any])
+    required: list[str] = field(default_factory=list[str])
+
+    def argument(self, name: str, place: str, schema: Json, *, required: bool) -> str:
+        """Take an argument in; answers its placeholder."""
+        own = re.sub(r"\W", "_", name, flags=re.ASCII)
+        own = own if own[:1].isalpha() or own[:1] == "_" else f"_{own}"
+        while own in self.properties:
+            own = f"{place}_{own}"
+        self.properties[own] = schema
+        if required:
+            self.required.append(own)
+        return f"{{{own}}}"
+
+
+def _definition(
+    writer: "Writer",
+    document: Json,
+    operation: Operation,
+    name: str,
+    base_url: str | None,
+    source: str | None,
+    fields: Json,
+) -> Definition:
+    writer.begin()
+    request = Request(_server(document, operation, base_url, source) + operation.path)
+    _add_parameters(writer, operation, request)
+    _add_body(writer, operation, request)
+    parameters = {"type": "object", "properties": request.properties, "required": request.required}
+    return define_http(
+        tool_name(name, operation.id),
+        _description(operation),
+        request.url,
+        method=operation.method,
+        headers=request.headers,
+        query=request.query,
+        body=request.body,
+        body_format=request.body_format,
+        parameters=parameters | {"additionalProperties": False},
+        kind="openapi",
+        **fields,
+    )
+
+
+def _description(operation: Operation) -> str:
+    said = [str(operation.spec.get(each) or "").strip() for each in ("summary", "description")]
+    text = "\n".join(dict.fromkeys(each for each in said if each)) or f"{operation.method} {operation.path}"
+    return text[:DESCRIPTION_CHARACTERS] if len(text) >= 5 else f"{operation.method} {operation.path}: {text}"
+
+
+def _server(document: Json, operation: Operation, base_url: str | None, source: str | None) -> str:
+    servers: list[Json] = (
+        operation.spec.get("servers") or operation.shared.get("servers") or document.get("servers") or []
+    )
+    server: Json = servers[0] if servers and not base_url else {"url": base_url or ""}
+    variables: dict[str, Json] = server.get("variables") or {}
+    url = PATH_NAME.sub(lambda found: str(variables.get(found[1], {}).get("default", "")), str(server["url"]))
+    url = urljoin(source, url) if source else url
+    if not url.startswith(("http://", "https://")):
+        raise InvalidTool("base_url: the document names no server; say where the service is", field="base_url")
+    return url.rstrip("/")
+
+
+def _add_parameters(writer: "Writer", operation: Operation, request: Request) -> None:
+    listed: dict[tuple[str, str], Json] = {}
+    own: list[Any] = operation.spec.get("parameters") or []
+    shared: list[Any] = operation.shared.get("parameters") or []
+    for given in [*shared, *own]:
+        parameter = writer.resolved(given, [])
+        listed[str(parameter.get("in")), str(parameter.get("name"))] = parameter
+    placeholders: dict[str, str] = {}
+    for (place, name), parameter in listed.items():
+        if place == "header" and name.lower() in IGNORED_HEADERS:
+            continue
+        if place == "cookie":
+            if parameter.get("required"):
+                raise Unusable(f"the cookie {name} is required")
+            continue
+        required = bool(parameter.get("required")) or place == "path"
+        placeholder = request.argument(name, place, _parameter_schema(writer, parameter), required=required)
+        if place == "path":
+            placeholders[name] = placeholder
+        elif place == "query":
+            request.query[name] = placeholder
+        else:
+            request.headers[name] = placeholder
+    request.url = PATH_NAME.sub(lambda found: _in_path(found[1], placeholders, request), request.url)
+
+
+def _in_path(name: str, placeholders: Mapping[str, str], request: Request) -> str:
+    if name in placeholders:
+        return placeholders[name]
+    return request.argument(name, "path", {"type": "string"}, required=True)
+
+
+def _parameter_schema(writer: "Writer", parameter: Json) -> Json:
+    contents: Json = parameter.get("content") or {}
+    given: Any = parameter.get("schema") or _first(contents) or {}
+    schema = writer.schema(given)
+    if parameter.get("description"):
+        schema = {"description": str(parameter["description"])[:DESCRIPTION_CHARACTERS]} | schema
+    return schema
+
+
+def _first(contents: Json) -> Any:
+    return next((cast("Json", each).get("schema") for each in contents.values()), None)
+
+
+def _add_body(writer: "Writer", operation: Operation, request: Request) -> None:
+    if not operation.spec.get("requestBody"):
+        return
+    body = writer.resolved(operation.spec["requestBody"], [])
+    contents: Json = body.get("content") or {}
+    kind = next((each for each in contents if _is_json(each)), None)
+    if kind is None and "application/x-www-form-urlencoded" in contents:
+        kind, request.body_format = "application/x-www-form-urlencoded", "form"
+    if kind is None:
+        raise Unusable(f"its body is neither JSON nor a form ({', '.join(contents) or 'nothing'})")
+    schema, required = _object_of(writer.schema(contents[kind].get("schema") or {})), bool(body.get("required"))
+    properties: Json = schema.get("properties") or {}
+    if not properties or "oneOf" in schema or "anyOf" in schema:
+        if request.body_format == "form":
+            raise Unusable("its form has no fields")
+        request.body = request.argument("body", "body", schema, required=required)
+        return
+    needed: list[str] = schema.get("required") or [] if required else []
+    request.body = {
+        name: request.argument(name, "body", cast("Json", each), required=name in needed)
+        for name, each in properties.items()
+        if not (isinstance(each, dict) and cast("Json", each).get("readOnly"))
+    }
+
+
+def _object_of(schema: Any) -> Json:
+    return cast("Json", schema) if isinstance(schema, dict) else dict[str, Any]()
+
+
+def _is_json(media_type: str) -> bool:
+    kind = media_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+# --- schemas --------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes the references of one operation out, within bounds."""
+
+    def __init__(self, document: Json) -> None:
+        """Begin with all of the budget."""
+        self._document = document
+        self._nodes = self._all = 0
+
+    def begin(self) -> None:
+        """Begin another operation, with what is left for the document."""
+        self._all, self._nodes = self._all + self._nodes, 0
+
+    def resolved(self, value: Any, seen: list[str]) -> Json:
+        """What a reference points at, through as many as there are; what stands beside one counts more.
+
+        Raises:
+            InvalidTool: for one that leads nowhere, outside, or round in a circle.
+        """
+        if not isinstance(value, dict):
+            raise _wrong(f"an object belongs where {str(value)[:60]!r} stands")
+        found = cast("Json", value)
+        while "$ref" in found:
+            reference = str(found["$ref"])
+            if reference in seen:
+                raise _wrong(f"{reference} refers to itself; recursive schemas can't be written out")
+            seen.append(reference)
+            beside = {name: each for name, each in found.items() if name != "$ref"}
+            found = self._pointed(reference) | beside
+        return found
+
+    def _pointed(self, reference: str) -> Json:
+        if not reference.startswith("#/"):
+            raise _wrong(f"{reference[:200]} points outside of the document")
+        value: Any = self._document
+        for step in reference[2:].split("/"):
+            name = step.replace("~1", "/").replace("~0", "~")
+            value = cast("Json", value).get(name) if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            raise _wrong(f"{reference[:200]} leads nowhere")
+        return cast("Json", value)
+
+    def schema(self, value: Any, seen: Sequence[str] = ()) -> Any:
+        """A schema as JSON Schema: references written out, `allOf` merged, `nullable` and its like in today's words."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES or self._all + self._nodes > MAX_ALL_NODES:
+            raise _wrong(f"an operation of more than {MAX_NODES} schemas, references written out")
+        if isinstance(value, bool):
+            return value
+        own = list(seen)
+        if len(own) > 100:
+            raise _wrong("schemas nested deeper than 100 references")
+        found = self.resolved(value, own)
+        schema = {name: self._keyword(name, each, own) for name, each in found.items() if _kept(name)}
+        if "allOf" in schema:
+            schema = _merged(schema)
+        return _of_today(schema, found)
+
+    def _keyword(self, name: str, value: Any, seen: list[str]) -> Any:
+        if name in ("properties", "patternProperties", "$defs", "dependentSchemas") and isinstance(value, dict):
+            return {key: self.schema(each, seen) for key, each in cast("Json", value).items()}
+        if name in ("allOf", "oneOf", "anyOf", "prefixItems") and isinstance(value, list):
+            return [self.schema(each, seen) for each in cast("list[Any]", value)]
+        if name in ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"):
+            return self.schema(value, seen)
+        return value
+
+
+def _kept(name: str) -> bool:
+    return name not in DROPPED and not name.startswith("x-")
+
+
+def _merged(schema: Json) -> Json:
+    """`allOf` as one schema: properties and required names together, of other words the first."""
+    merged: Json = {name: each for name, each in schema.items() if name != "allOf"}
+    rest: list[Any] = []
+    for part in schema["allOf"]:
+        if not isinstance(part, dict):
+            rest.append(part)
+            continue
+        for name, each in cast("Json", part).items():
+            if name == "properties":
+                merged["properties"] = each | merged.get("properties", {})
+            elif name == "required":
+                merged["required"] = list(dict.fromkeys([*merged.get("required", []), *each]))
+            elif name not in merged:
+                merged[name] = each
+            elif merged[name] != each and name not in ("description", "title"):
+                rest.append({name: each})
+    return merged | ({"allOf": rest} if rest else {})
+
+
+def _of_today(schema: Json, found: Json) -> Json:
+    """The words of OpenAPI 3.0 that JSON Schema has others for."""
+    for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        strict = schema.pop(bound) if isinstance(schema.get(bound), bool) else False
+        if strict and limit in schema:
+            schema[bound] = schema.pop(limit)
+    if found.get("nullable") is True:
+        if isinstance(schema.get("type"), str):
+            schema["type"] = [schema["type"], "null"]
+        if "enum" in schema and None not in schema["enum"]:
+            schema["enum"] = [*schema["enum"], None]
+        if "type" not in schema and any(each in schema for each in ("oneOf", "anyOf", "allOf", "properties")):
+            return {"anyOf": [schema, {"type": "null"}]}
+    return schema
