@@ -276,8 +276,9 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         caller.workspace_id, caller.settings, engine.egress, engine.credentials, engine.providers, new_id()
     )
     async with caller.database.connection() as connection:
-        if repeat := await key.claim(connection, caller, "tool_call", context.effect_key):
-            return await _executed(caller, repeat.uuid)
+        repeat = await key.claim(connection, caller, "tool_call", context.effect_key)
+    if repeat:
+        return await _executed(caller, repeat.uuid)
     try:
         done: Executed = await execute(caller.database, context, tool, arguments, version=version)
     except InvalidArguments:
