@@ -44,7 +44,14 @@ SECONDS = 10.0
 # These need things of their own.
 USED_UP = ("DELETE", "/decision", "/retry", "/rollback")
 # Nothing made at random is a tool's code, its arguments, an agent's YAML or a form with a file.
-NOT_BY_CHANCE = ("/tools/register", "/tools/execute", "/agents/import", "POST /artifacts")
+NOT_BY_CHANCE = (
+    "/tools/register",
+    "/tools/execute",
+    "/agents/import",
+    "POST /artifacts",
+    "/tools/import",
+    "POST /tools]",
+)
 PYTHON = "async def shout(text: str) -> str:\n    return text.upper()"
 
 config = SchemathesisConfig.from_dict(

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,8 @@ class Watch:
         self.strangers: set[str] = set()
         self._began_mb = _rss_mb(os.getpid())
         self._known = _descendants()
+        # What other processes of the tests start, such as a server's own children, is not the sandbox's.
+        self._others = {pid for pid in self._known if not is_worker(_command(pid))}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -131,7 +134,7 @@ class Watch:
 
     def _once(self) -> None:
         self.own_mb = max(self.own_mb, _rss_mb(os.getpid()) - self._began_mb)
-        for pid in _descendants():
+        for pid in _descendants(self._others):
             command = _command(pid)
             if is_worker(command):
                 self.worker_mb = max(self.worker_mb, _rss_mb(pid))
@@ -170,14 +173,14 @@ def _packet(receiving: socket.socket) -> bool:
     return False
 
 
-def _descendants() -> set[int]:
-    """All processes below this one."""
+def _descendants(others: Set[int] = frozenset()) -> set[int]:
+    """All processes below this one, but for some with all below them."""
     found: set[int] = set()
     todo = [os.getpid()]
     while todo:
-        for pid in _children(todo.pop()):
-            found.add(pid)
-            todo.append(pid)
+        children = set(_children(todo.pop())) - others
+        found |= children
+        todo += children
     return found
 
 
