@@ -287,6 +287,11 @@ async def test_text_left_behind_by_a_dead_process_is_not_shown(
     await asyncio.sleep(0.1)
     assert watcher.client.shown() == ["Hello"]
     assert "text.snapshot" not in watcher.client.names
+    # Nor to a reader who has read all of that before.
+    again = Watcher(there, world.database, held.conversation_id, None, watcher.client.cursor)
+    watchers.append(again)
+    await asyncio.sleep(0.1)
+    assert again.client.names == []
 
 
 async def test_a_reader_that_comes_while_the_bus_connects_is_served(world: World, redis_url: str) -> None:
