@@ -81,7 +81,7 @@ class Scheduler:
                 self._arm(await seconds_to_next(self._database))
             except DatabaseUnavailable as error:
                 log.warning("scheduler.database_away", detail=error.detail)
-            except Exception:
+            except Exception:  # a defect in one look must not end the looking
                 log.exception("scheduler.look_broke")
 
     async def _fire_all(self) -> None:

@@ -169,7 +169,7 @@ class Credentials:
             return False
         try:
             await self._fetch(row, me)
-        except BaseException:
+        except BaseException:  # cancelled or failed: others need not wait for the hold to run out
             await self._database.execute(LET_GO, row_id, me)
             raise
         return True

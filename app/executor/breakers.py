@@ -119,7 +119,7 @@ class Breakers:
         except Exception as error:
             await self._broke(passage, error)
             raise
-        except BaseException:
+        except BaseException:  # cut off: it has shown nothing about the provider, another request may probe
             self._give_back(passage)
             raise
         finally:

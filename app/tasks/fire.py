@@ -123,7 +123,7 @@ async def _fire_apart(connection: Connection, settings: Settings, task: Row, fir
         await connection.execute("rollback to savepoint task")
         log.warning("task.paused", task_id=str(task["id"]), reason=error.detail)
         await connection.execute(PAUSE, task["id"], error.detail)
-    except Exception:
+    except Exception:  # a defect that one task meets must not keep the others from firing
         log.exception("task.not_fired", task_id=str(task["id"]))
         await connection.execute("rollback to savepoint task")
         fired.failed.add(task["id"])
