@@ -207,6 +207,11 @@ def point(case: Case, things: dict[str, str]) -> None:
         case.body.update({name: known[name] for name in case.body if name in known and name != "name"})
 
 
+# The server lives in a thread of this process: when it draws a number for a jitter while a request is made up, that looks
+# as if the making did.
+@pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module inside strategies:hypothesis.errors.HypothesisDeprecationWarning"
+)
 @schema.parametrize()
 @hypothesis_settings(
     max_examples=6,
