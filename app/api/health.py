@@ -21,7 +21,7 @@ router = APIRouter(tags=["health"])
 log = structlog.stdlib.get_logger(__name__)
 
 # The migration this code needs.
-SCHEMA = "0005"
+SCHEMA = "0009"
 
 
 class Health(BaseModel):
