@@ -28,7 +28,7 @@ class NewApproval:
 
     Attributes:
         kind: tool (may it run?), effect (did it happen?) or question (what is the answer?).
-        subject: The call, as `<message number>:<index>`.
+        subject: The call, as `<message number>:<index>`, with `:<number>` for one that its code made.
         tool: Its tool.
         arguments: What is shown, and for `tool` what may run.
         args_sha256: The hash of the call's arguments, to which the decision is bound.

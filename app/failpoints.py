@@ -25,6 +25,7 @@ EDGES = {
     "checkpoint": "any fenced write, alone or with those of other runs",
     "request": "what the model is about to be asked is stored",
     "response": "a model response with tool calls and their ledger rows is stored",
+    "code call": "a call that sandboxed code makes gets its ledger row",
     "tool start": "the ledger says that a call which must not run twice begins",
     "tool result": "the result of a tool call is stored",
     "progress": "what a tool tells or proposes meanwhile is stored",

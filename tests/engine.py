@@ -117,7 +117,8 @@ class World:
 
     async def calls(self, conversation_id: UUID) -> list[Row]:
         return await self.database.fetch(
-            "select * from tool_calls where conversation_id = $1 order by message_seq, call_index", conversation_id
+            "select * from tool_calls where conversation_id = $1 order by message_seq, call_index, sub_index",
+            conversation_id,
         )
 
     async def events(self, conversation_id: UUID) -> list[StoredEvent]:

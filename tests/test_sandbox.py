@@ -14,8 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from app import sandbox
-from app.errors import ImportNotAllowed, InvalidTool
-from app.sandbox import Limits, ResultTooLarge, check, read_function, run, to_json
+from app.errors import ImportNotAllowed, InvalidTool, ToolError
+from app.sandbox import Host, Limits, ResultTooLarge, check, read_function, run, to_json
 
 POINT = "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n    y: int = 0\n"
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
@@ -394,3 +394,88 @@ def test_a_cycle_is_too_deep() -> None:
     cycle.append(cycle)
     with pytest.raises(ResultTooLarge, match="nested"):
         to_json(cycle, 1000)
+
+
+# --- calling tools --------------------------------------------------------------------------------
+
+
+class Tools:
+    """Tools that code may call, and what it called them with."""
+
+    def __init__(self) -> None:
+        self.called: list[tuple[str, dict[str, Any]]] = []
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
+        self.called.append((name, arguments))
+        if name == "slow":
+            await asyncio.sleep(arguments["seconds"])
+        if name == "broken":
+            raise ToolError("it is broken")
+        if name == "fatal":
+            raise KeyError("nobody's business")
+        return arguments
+
+    @property
+    def host(self) -> Host:
+        names = {"echo": ["a", "b"], "slow": ["seconds"], "broken": [], "fatal": []}
+        return Host(names, self.call)
+
+
+async def test_code_calls_tools_by_position_and_name() -> None:
+    tools = Tools()
+    source = "[await echo(1, b={2}), await echo(a=(3,), c=None)]"
+    outcome = await sandbox.run_script(source, host=tools.host)
+    assert outcome.result == [{"a": 1, "b": [2]}, {"a": [3], "c": None}]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("echo(1, 2, 3)", "echo() takes 2 arguments at most: a, b"),
+        ("echo(1, a=2)", "echo() got a twice"),
+        ("echo(a='x' * 2_000_000)", "the arguments of echo() are too large: 1000000 bytes are allowed"),
+        ("broken()", "it is broken"),
+        ("nothing()", "name 'nothing' is not defined"),
+    ],
+)
+async def test_a_call_that_fails_is_an_error_of_the_code(call: str, said: str) -> None:
+    source = f"try:\n    r = await {call}\nexcept Exception as error:\n    r = str(error)\nr"
+    assert (await sandbox.run_script(source, host=Tools().host)).result == said
+
+
+async def test_an_error_that_is_not_for_the_code_stops_it_at_once() -> None:
+    tools = Tools()
+    source = "try:\n    await fatal()\nexcept BaseException:\n    pass\nawait echo(a='still here')"
+    with pytest.raises(KeyError):
+        await sandbox.run_script(source, host=tools.host)
+    assert [name for name, _ in tools.called] == ["fatal"]
+    assert (await sandbox.run_script("1 + 1")).result == 2  # and the next call has a worker
+
+
+async def test_the_clock_of_the_code_stands_still_while_it_waits_for_a_tool() -> None:
+    limits = Limits(seconds=0.3)
+    source = "import asyncio\nawait asyncio.gather(slow(1.2), slow(1.0))\n'done'"
+    assert (await sandbox.run_script(source, limits, host=Tools().host)).result == "done"
+    late = await sandbox.run_script("await slow(0.1)\nwhile True: pass", limits, host=Tools().host)
+    assert late.error == "TimeoutError: it ran longer than 0.3 s"
+
+
+async def test_the_calls_of_one_piece_of_code_are_bounded() -> None:
+    tools = Tools()
+    source = "n = 0\nwhile True:\n    await echo(n)\n    n = n + 1"
+    outcome = await sandbox.run_script(source, host=tools.host)
+    assert outcome.error == "RuntimeError: code may call tools 100 times, not more (line 3)"
+    assert len(tools.called) == 100
+
+
+async def test_a_call_that_the_code_does_not_wait_for_is_over_when_the_code_is() -> None:
+    tools = Tools()
+    await sandbox.run_script("import asyncio\nasync def go():\n    await slow(0.2)\ngo()\n1", host=tools.host)
+    assert not tools.called
+
+
+async def test_registered_code_may_name_tools_that_it_calls() -> None:
+    source = "async def f(text: str) -> str:\n    return await echo(a=text)"
+    with pytest.raises(InvalidTool, match=r"line 2: .*echo"):
+        await check(source)
+    assert (await check(source, tools=["echo"])).name == "f"

@@ -308,9 +308,9 @@ async def run_steps(run_id: UUID, caller: Reader) -> Page[StepOut]:
         own = (MessageRow.conversation_id == at, MessageRow.run_id == run_id, MessageRow.role == "assistant")
         messages = await session.scalars(select(MessageRow).where(*own))
         calls = await session.scalars(select(ToolCall).where(ToolCall.conversation_id == at, ToolCall.run_id == run_id))
-        found = [(row.seq, -1, _model_step(row)) for row in messages]
-        found += [(row.message_seq or 0, row.call_index or 0, _tool_step(row)) for row in calls]
-    steps = [step for _, _, step in sorted(found, key=lambda each: each[:2])]
+        found = [(row.seq, -1, 0, _model_step(row)) for row in messages]
+        found += [(row.message_seq or 0, row.call_index or 0, row.sub_index or 0, _tool_step(row)) for row in calls]
+    steps = [step for *_, step in sorted(found, key=lambda each: each[:3])]
     for number, step in enumerate(steps, start=1):
         step.seq = number
     return Page(items=steps, next_cursor=None)

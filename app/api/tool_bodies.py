@@ -16,7 +16,7 @@ LATER_KINDS = frozenset({"mcp"})
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
 READ_FROM_CODE = {"parameters": "the function's signature", "output_schema": "the function's return annotation"}
 COMMON = ("name", "description", "risk", "idempotent", "timeout_seconds")
-PYTHON = (*COMMON, "code", "limits", "allowed_imports")
+PYTHON = (*COMMON, "code", "limits", "allowed_imports", "tools")
 REQUEST = ("method", "url", "headers", "query", "body", "body_format", "response_path", "credential", "digest")
 HTTP = (*COMMON, *REQUEST, "parameters", "output_schema")
 IMPORT = ("name", "description", "document", "url", "base_url", "include", "credential", "timeout_seconds")
@@ -50,6 +50,9 @@ class Content(Body):
     limits: Limits | None = Field(default=None, description="python: what one call may use.")
     allowed_imports: list[str] | None = Field(
         default=None, description="python: modules it may import; all harmless ones when null."
+    )
+    tools: list[str] | None = Field(
+        default=None, max_length=50, description="python: tools that its code may call, as async functions."
     )
     method: str | None = Field(default=None, max_length=10, description="http: the method; GET when left out.")
     url: str | None = Field(

@@ -1,6 +1,7 @@
 """The resource /tools."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from app.errors import (
     Disabled,
     Duplicate,
     InvalidArguments,
+    InvalidTool,
     NotFound,
     UnknownReference,
 )
@@ -30,6 +32,7 @@ from app.sandbox import Limits
 from app.settings import Settings
 from app.tools import BUILT_IN, Risk, Tool
 from app.tools import registered as rows
+from app.tools.clock import CallClock
 from app.tools.hand import Executed, HandContext, execute
 from app.tools.stored import stored_tool
 
@@ -72,6 +75,7 @@ class ToolOut(BaseModel):
     code: str | None = None
     limits: Limits | None = None
     allowed_imports: list[str] | None = None
+    tools: list[str] | None = Field(default=None, description="The tools that its code may call.")
     method: str | None = None
     url: str | None = None
     headers: dict[str, str] | None = None
@@ -196,6 +200,7 @@ async def _create(
     if body.name in BUILT_IN:
         raise Duplicate(f"{body.name} is a built-in tool", field="name")
     await _check_credential(body.credential, caller)
+    await _check_tools(body.name, body.tools, caller)
     values = {name: value for name, value in body.given.items() if name != "kind"}
     only = {"async_only": True} if async_only else {}
     definition = await definition_of(body.kind, values | only)
@@ -221,6 +226,18 @@ async def _check_credential(name: str | None, caller: Caller) -> None:
         raise UnknownReference(error.detail, field="credential") from error
 
 
+async def _check_tools(name: str, called: list[str] | None, caller: Caller) -> None:
+    """Refuse tools that do not exist, or that code can't call, by their field."""
+    for index, tool in enumerate(called or []):
+        at = f"tools.{index}"
+        if tool == name:
+            raise InvalidTool("a function can't call itself as a tool", field=at)
+        try:
+            await _at_hand(tool, caller)
+        except (NotFound, Disabled) as error:
+            raise UnknownReference(error.detail, field=at) from error
+
+
 @router.patch("/tools/{name}", summary="Change a tool")
 async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
     """New content is a new version, in force for whatever starts after this."""
@@ -228,6 +245,7 @@ async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
     async with caller.transaction() as session:
         _, version = await rows.get(session, caller.workspace_id, name)
     await _check_credential(changes.credential, caller)
+    await _check_tools(name, changes.tools, caller)
     definition = await changed(spec_of(version.spec), changes)
     async with caller.transaction() as session:
         stored = await rows.change(
@@ -270,17 +288,25 @@ async def execute_tool(name: str, body: ArgumentsBody, caller: Writes, key: Idem
 
 
 async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: IdempotencyKey) -> ExecutedOut:
-    tool, version = await _at_hand(name, caller)
+    tool, stored = await _at_hand(name, caller)
     engine = caller.engine
     context = HandContext(
-        caller.workspace_id, caller.settings, engine.egress, engine.credentials, engine.providers, new_id()
+        workspace_id=caller.workspace_id,
+        settings=caller.settings,
+        egress=engine.egress,
+        credentials=engine.credentials,
+        providers=engine.providers,
+        effect_key=new_id(),
+        database=caller.database,
+        tools=await _of_code(stored, caller),
+        clock=CallClock(tool.timeout_seconds),
     )
     async with caller.database.connection() as connection:
         repeat = await key.claim(connection, caller, "tool_call", context.effect_key)
     if repeat:
         return await _executed(caller, repeat.uuid)
     try:
-        done: Executed = await execute(caller.database, context, tool, arguments, version=version)
+        done: Executed = await execute(context, tool, arguments, version=stored.version if stored else None)
     except InvalidArguments:
         async with caller.database.connection() as connection:
             await key.give_back(connection, context.effect_key)
@@ -298,11 +324,21 @@ async def _executed(caller: Caller, call_id: UUID) -> ExecutedOut:
     return ExecutedOut(**dict(row))
 
 
-async def _at_hand(name: str, caller: Caller) -> tuple[Tool, int | None]:
+async def _of_code(stored: ToolVersion | None, caller: Caller) -> dict[str, Tool]:
+    """The tools that the code of a tool calls; one that is gone is missed when the code runs."""
+    found: dict[str, Tool] = {}
+    called: list[str] = stored.spec.get("tools", []) if stored else []
+    for name in called:
+        with suppress(NotFound, Disabled):
+            found[name] = (await _at_hand(name, caller))[0]
+    return found
+
+
+async def _at_hand(name: str, caller: Caller) -> tuple[Tool, ToolVersion | None]:
     if name in BUILT_IN:
         return BUILT_IN[name], None
     async with caller.transaction() as session:
         tool, version = await rows.get(session, caller.workspace_id, name)
     if not tool.enabled:
         raise Disabled(f"the tool {name} is disabled")
-    return stored_tool(version.spec), version.version
+    return stored_tool(version.spec), version

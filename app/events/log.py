@@ -160,7 +160,8 @@ select e.seq, e.type, e.run_id, e.conversation_id, e.at, e.payload, e.ref,
 from events e
 left join messages m on m.conversation_id = e.conversation_id and m.seq = e.ref and e.type like 'message.%'
 left join tool_calls t on t.conversation_id = e.conversation_id and t.message_seq = e.ref
-    and t.call_index = e.call_index and t.sub_index = 0 and e.type like 'tool.%'
+    and t.call_index = e.call_index and t.sub_index = coalesce((e.payload->>'sub_index')::bigint, 0)
+    and e.type like 'tool.%'
 left join runs r on r.id = e.run_id and e.type = 'run.completed'
 where e.conversation_id = $1 and e.seq > $2
 order by e.seq limit $3

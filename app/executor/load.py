@@ -24,13 +24,13 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent,
     a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
     (select t.input from tasks t where t.id = r.task_id) as task_input,
-    (select count(*) from tool_calls t where t.run_id = r.id and t.sub_index = 0) as tool_calls,
+    (select count(*) from tool_calls t where t.run_id = r.id) as tool_calls,
     (select coalesce(json_agg(json_build_object('seq', m.seq, 'run_id', m.run_id, 'body', m.body) order by m.seq), '[]')
      from messages m where m.conversation_id = r.conversation_id) as messages,
     (select coalesce(json_agg(json_build_object('message_seq', t.message_seq, 'call_index', t.call_index,
-        'tool_call_id', t.tool_call_id, 'state', t.state, 'result', t.result, 'error', t.error)), '[]')
-     from tool_calls t where t.conversation_id = r.conversation_id and t.sub_index = 0
-     and t.message_seq = (select max(seq) from messages where conversation_id = r.conversation_id
+        'sub_index', t.sub_index, 'tool', t.tool, 'args_sha256', t.args_sha256, 'tool_call_id', t.tool_call_id,
+        'state', t.state, 'result', t.result, 'error', t.error) order by t.sub_index), '[]')
+     from tool_calls t where t.conversation_id = r.conversation_id and t.message_seq = (select max(seq) from messages where conversation_id = r.conversation_id
         and role = 'assistant')) as calls,
     (select coalesce(json_agg(json_build_object('kind', p.kind, 'subject', p.subject, 'state', p.state,
         'decision', p.decision, 'args_sha256', p.args_sha256, 'reason', p.reason) order by p.id), '[]')

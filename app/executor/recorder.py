@@ -5,13 +5,10 @@ tells it about tool calls. Every write is fenced by the claim and published afte
 """
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import (
@@ -29,46 +26,16 @@ from pydantic_ai.tools import RunContext
 from app import failpoints
 from app.errors import LimitReached
 from app.events import Bus, EventType, NewEvent, stored
+from app.executor.ledger import Call, Ledger
 from app.executor.load import Loaded
-from app.messages import Json, arguments_of, clean_text, clean_value, parts_of, role_of, text_of, tool_calls_of
+from app.messages import Json, clean_text, clean_value, role_of, text_of
 from app.providers import cost_of
 from app.runs import CallRecord, Checkpoints, Fenced, NewMessage, Usage, Write, Written
-from app.tools import Risk, Tool
+from app.tools import Tool
 
 T = TypeVar("T")
 
 MAX_NAME = 200  # Characters of a tool's name or a call's id, as a model gives them.
-
-# Names a tool call for ever: conversation, number of the response that asked for it, index of the call in it.
-EFFECTS = UUID("5b0c0f0e-6a53-5f0e-9d53-6a7e1c2b9f10")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a tool call stands: its effect key."""
-
-    conversation_id: UUID
-    message_seq: int
-    call_index: int
-
-    @property
-    def subject(self) -> str:
-        """How an approval names the call."""
-        return f"{self.message_seq}:{self.call_index}"
-
-    @property
-    def effect_key(self) -> UUID:
-        """The UUIDv5 that the tool receives."""
-        return uuid5(EFFECTS, f"{self.conversation_id}:{self.message_seq}:{self.call_index}")
-
-
-@dataclass
-class Call:
-    """A tool call of the last response, as the ledger has it."""
-
-    place: Place
-    record: CallRecord
-    recovered: bool = False  # Whether an earlier claim had written the row.
 
 
 class Recorder:
@@ -87,10 +54,10 @@ class Recorder:
         self._checkpoints = checkpoints
         self._bus = bus
         self._loaded = loaded
-        self._tools = tools
+        self._ledger = Ledger(loaded, tools)
         self._model: str | None = model
-        self._versions = {each["name"]: each["version"] for each in loaded.registered_tools}
-        self._pins: Json | None = {"tools": self._versions} if self._versions and loaded.pins is None else None
+        versions = self._ledger.versions
+        self._pins: Json | None = {"tools": versions} if versions and loaded.pins is None else None
         self._write_no = loaded.write_no
         self._turn = asyncio.Lock()
         self._pending: ModelResponse | None = None
@@ -102,8 +69,6 @@ class Recorder:
         self.aside = False  # The run goes back to the queue before its next model request.
         used = loaded.used
         self.used = Usage(used["requests"], used["input_tokens"], used["output_tokens"], Decimal(used["cost_usd"]))
-        self.calls: dict[str, Call] = self._recovered_calls()
-        self._asked: int = used["tool_calls"]  # Calls asked for so far, however they ended.
 
     @property
     def fenced(self) -> Fenced:
@@ -181,12 +146,6 @@ class Recorder:
         if limits.cost_usd is not None and used.cost_usd is not None and used.cost_usd >= Decimal(str(limits.cost_usd)):
             raise LimitReached(f"the run has spent {used.cost_usd:.4f} USD; its agent's limit is {limits.cost_usd} USD")
 
-    def _check_calls(self) -> None:
-        """Raises LimitReached when a response asks for more calls than are left; failed ones count like others."""
-        limit = self._loaded.spec.limits.tool_calls
-        if limit is not None and self._asked > limit:
-            raise LimitReached(f"the run asks for its tool call {self._asked}; its agent's limit is {limit}")
-
     async def response_is_there(self, response: ModelResponse, output_tools: set[str]) -> None:
         """Store a response that asks for tools, before they run; keep any other for the end."""
         self._responses += 1
@@ -195,10 +154,9 @@ class Recorder:
         if any(call.tool_name not in output_tools for call in response.tool_calls):
             write = Write()
             self._add_response(write, response)
-            self._add_calls(write, response, output_tools)
-            self._asked += len(write.calls)
+            self._ledger.add(write, response, self.message_seq + len(write.messages), output_tools)
             await self.write(write, "response")
-            self._check_calls()
+            self._ledger.check()
         else:
             self._pending = response
 
@@ -277,7 +235,7 @@ class Recorder:
         if role == "user":
             write.events.append(self._created(len(write.messages), role, text))
         write.messages.append(NewMessage(role, text, body))
-        self._close_calls(write, body)
+        self._ledger.close(write, body)
 
     def _created(self, index: int, role: str, text: str) -> NewEvent:
         shown = {"message_seq": self.message_seq + index + 1, "role": role, "text": text}
@@ -285,92 +243,29 @@ class Recorder:
 
     # --- tool calls ----------------------------------------------------------------------------------
 
-    def _recovered_calls(self) -> dict[str, Call]:
-        last = next(
-            (message for message in reversed(self._loaded.messages) if message["body"].get("kind") == "response"), None
-        )
-        if last is None:
-            return {}
-        rows = {(row["message_seq"], row["call_index"]): row for row in self._loaded.calls}
-        found: dict[str, Call] = {}
-        for index, part in enumerate(tool_calls_of(last["body"])):
-            row = rows.get((last["seq"], index))
-            if row is not None:
-                place = Place(self._loaded.conversation_id, last["seq"], index)
-                record = self._record(part["tool_call_id"], part["tool"], part["arguments"], index, row["state"])
-                record = replace(record, message_seq=last["seq"], result=row["result"], error=row["error"])
-                found[part["tool_call_id"]] = Call(place, record, recovered=True)
-        return found
+    @property
+    def calls(self) -> dict[str, Call]:
+        """The calls of the last response, by the model's ids."""
+        return self._ledger.calls
 
-    def _add_calls(self, write: Write, response: ModelResponse, output_tools: set[str]) -> None:
-        """Ledger rows of a response's calls; those that may be repeated start with it, in the same commit."""
-        message = len(write.messages) - 1
-        message_seq = self.message_seq + len(write.messages)
-        self.calls = {}
-        for index, part in enumerate(response.tool_calls):
-            if part.tool_name in output_tools:
-                continue
-            tool = self._tools.get(part.tool_name)
-            starts = tool is None or tool.idempotent
-            arguments = clean_value(arguments_of(part.args))
-            state = "started" if starts else "proposed"
-            record = self._record(part.tool_call_id, part.tool_name, arguments, index, state)
-            place = Place(self._loaded.conversation_id, message_seq, index)
-            write.calls.append(replace(record, message=message))
-            self.calls[part.tool_call_id] = Call(place, replace(record, message_seq=message_seq))
-            if starts:
-                write.events.append(
-                    NewEvent(EventType.TOOL_STARTED, message=message, call_index=index, shown=started_fields(record))
-                )
+    async def code_calls(self, parent: Call, name: str, arguments: Json) -> Call:
+        """Commit that the code of a call makes one itself; answers the row it had, if it made it before a recovery.
 
-    def _record(self, call_id: str, name: str, arguments: Any, index: int, state: str) -> CallRecord:
-        tool = self._tools.get(name)
-        return CallRecord(
-            tool_call_id=call_id,
-            tool=name,
-            arguments=arguments,
-            args_sha256=sha256_of(arguments),
-            state=state,
-            idempotent=tool.idempotent if tool else True,
-            risk=str(tool.risk if tool else Risk.READ),
-            call_index=index,
-            tool_version=self._versions.get(name),
-        )
+        Raises:
+            LimitReached: when the agent may make no more calls.
+        """
+        call, write = self._ledger.within(parent, name, arguments)
+        if write is not None:
+            await self.write(write, "code call")
+        return call
 
     async def start_call(self, call: Call) -> None:
         """Commit that a call which must not run twice begins."""
-        call.record = replace(call.record, state="started")
-        event = NewEvent(
-            EventType.TOOL_STARTED,
-            ref=call.place.message_seq,
-            call_index=call.place.call_index,
-            shown=started_fields(call.record),
-        )
-        await self.write(Write(calls=[call.record], events=[event]), "tool start")
+        await self.write(self._ledger.start(call), "tool start")
 
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
-        """Commit how a call ended: done, failed or unknown."""
-        call.record = record
-        await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage), "tool result")
-
-    def ended_event(self, call: Call) -> NewEvent:
-        """The event that tells how a call ended."""
-        record = call.record
-        fields: Json = {"tool_call_id": record.tool_call_id, "tool": record.tool}
-        done = record.state == "done"
-        fields |= {"result": record.result, "duration_ms": record.duration_ms} if done else {"error": record.error}
-        kind = EventType.TOOL_COMPLETED if done else EventType.TOOL_FAILED
-        return NewEvent(kind, ref=call.place.message_seq, call_index=call.place.call_index, shown=fields)
-
-    def _close_calls(self, write: Write, body: Json) -> None:
-        """Calls that the library answered by itself (bad arguments, unknown tool) never ran: close their rows."""
-        for part in parts_of(body):
-            call = self.calls.get(part.get("tool_call_id") or "")
-            if part["type"] == "tool_result" and call and call.record.state in ("proposed", "started"):
-                said = part["result"] if isinstance(part["result"], str) else json.dumps(part["result"])
-                call.record = replace(call.record, state="failed", error=clean_text(said, 2000))
-                write.calls.append(call.record)
-                write.events.append(self.ended_event(call))
+        """Commit how a call ended: done, failed, denied or unknown."""
+        await self.write(self._ledger.finish(call, record, usage), "tool result")
 
 
 class SteppedAside(Exception):
@@ -459,16 +354,6 @@ def _free_id(wanted: str, taken: set[str]) -> str:
     free = next(each for each in (wanted, *(f"{wanted}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
     taken.add(free)
     return free
-
-
-def started_fields(record: CallRecord) -> Json:
-    """What `tool.started` shows."""
-    return {"tool_call_id": record.tool_call_id, "tool": record.tool, "arguments": record.arguments}
-
-
-def sha256_of(value: Any) -> str:
-    """The hash of a JSON value, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def add(one: Usage, other: Usage) -> Usage:

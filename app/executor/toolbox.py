@@ -6,8 +6,9 @@ repeated only when its tool says so.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -24,15 +25,25 @@ from app.agents import ApprovalRule
 from app.approvals import NewApproval
 from app.credentials import Credentials
 from app.egress import Egress
-from app.errors import EffectUnknown, InvalidArguments, ParleyError, RunFailed, ToolError
+from app.errors import (
+    DatabaseUnavailable,
+    EffectUnknown,
+    InvalidArguments,
+    LeaseLost,
+    ParleyError,
+    RunFailed,
+    ToolError,
+)
 from app.events import EventType, NewEvent
+from app.executor.ledger import Call, sha256_of
 from app.executor.load import Loaded
-from app.executor.recorder import Call, Recorder, add, sha256_of
+from app.executor.recorder import Recorder, add
 from app.messages import Json, as_file, clean_result, clean_text
 from app.providers import cost_of
 from app.runs import Usage, Write
 from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool, offered
+from app.tools.clock import CallClock
 from app.tools.stored import stored_tool
 
 log = structlog.stdlib.get_logger(__name__)
@@ -64,6 +75,7 @@ def rule_of(loaded: Loaded, tool: Tool, arguments: dict[str, Any]) -> ApprovalRu
 Notify = Callable[["CallContext", str, str | None], Awaitable[str]]
 Keep = Callable[["CallContext", str, str, bytes], Awaitable[dict[str, Any]]]
 Schedule = Callable[["CallContext", str, str, str], Awaitable[str]]
+CodeCalls = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,9 @@ class CallContext:
     doors: Doors
     recorder: Recorder
     effect_key: UUID
+    tools: Mapping[str, Tool]
+    code_calls: CodeCalls
+    clock: CallClock
     usage: Usage = field(default_factory=Usage)
 
     @property
@@ -148,6 +163,11 @@ class CallContext:
         """Store a scheduled task."""
         return await self.doors.schedule(self, prompt, schedule_expression, timezone)
 
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call another tool from this call's code; the clock of this call stands still, as the other has its own."""
+        with self.clock.standing_still():
+            return await self.code_calls(name, arguments)
+
 
 class Toolbox:
     """The run's tools as the library calls them."""
@@ -175,12 +195,11 @@ class Toolbox:
 
     def _function(self, tool: Tool) -> Callable[..., Awaitable[Any]]:
         async def call(ctx: RunContext[Any], **arguments: Any) -> Any:
-            return await self._call(tool, ctx.tool_call_id or "", arguments)
+            return await self._call(tool, self._recorder.calls[ctx.tool_call_id or ""], arguments)
 
         return call
 
-    async def _call(self, tool: Tool, call_id: str, arguments: dict[str, Any]) -> Any:
-        call = self._recorder.calls[call_id]
+    async def _call(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
         if call.recovered and call.record.state == "done":
             return call.record.result
         if call.recovered and call.record.state in ("failed", "denied"):
@@ -196,6 +215,18 @@ class Toolbox:
         if not tool.idempotent:
             await self._recorder.start_call(call)
         return await self._run(tool, call, arguments)
+
+    async def _code_calls(self, parent: Call, name: str, arguments: dict[str, Any]) -> Any:
+        """A call that the code of another makes; what stands against it stops the code, its failure is told to it.
+
+        Raises:
+            ToolError: when the call failed or was refused.
+        """
+        call = await self._recorder.code_calls(parent, name, arguments)
+        try:
+            return await self._call(self._tools[name], call, arguments)
+        except (ModelRetry, Failed) as error:
+            raise ToolError(str(error)) from error
 
     # --- people decide ---------------------------------------------------------------------------
 
@@ -280,26 +311,32 @@ class Toolbox:
     # --- calling -----------------------------------------------------------------------------------
 
     async def _run(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
-        context = CallContext(self._loaded, self._doors, self._recorder, call.place.effect_key)
+        clock = CallClock(tool.timeout_seconds)
+        context = self._context(tool, call, clock)
         began = time.monotonic()
-        clock = asyncio.timeout(tool.timeout_seconds)
         try:
             async with clock:
                 result = await _kept(tool, context, await tool.call(context, arguments))
         except Park as park:
             result = await self._answered(tool, call, park)
-        except (RunFailed, asyncio.CancelledError):
-            raise
+        except (RunFailed, CallDeferred, LeaseLost, DatabaseUnavailable, asyncio.CancelledError):
+            raise  # The end of the run, or of its code's calls, and no outcome of this one.
         except Exception as error:
-            if clock.expired() and not tool.idempotent:  # It may be at work over there still: only a person can say.
+            if clock.expired and not tool.idempotent:  # It may be at work over there still: only a person can say.
                 raise self._parked("effect", call, ASK, call.record.arguments) from error
-            said = _told(error, tool, timed_out=clock.expired())
+            said = _told(error, tool, timed_out=clock.expired)
             await self._failed(call, context, said, began, retry=isinstance(error, InvalidArguments))
             raise _as_told(said, retry=isinstance(error, InvalidArguments)) from error
         duration = (time.monotonic() - began) * 1000
         done = replace(call.record, state="done", result=result, duration_ms=round(duration, 2))
         await self._recorder.finish_call(call, done, context.usage)
         return result
+
+    def _context(self, tool: Tool, call: Call, clock: CallClock) -> CallContext:
+        # One level: what code calls has no tools itself, so that every call has a number of its own.
+        others = {} if call.parent else {name: each for name, each in self._tools.items() if name != tool.name}
+        code_calls = partial(self._code_calls, call)
+        return CallContext(self._loaded, self._doors, self._recorder, call.place.effect_key, others, code_calls, clock)
 
     async def _failed(self, call: Call, context: CallContext, said: str, began: float, *, retry: bool) -> None:
         duration = (time.monotonic() - began) * 1000

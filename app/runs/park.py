@@ -26,7 +26,8 @@ returning r.id
 # interruption.
 DOUBT = """
 update tool_calls set state = 'unknown'
-where conversation_id = $1 and sub_index = 0 and message_seq || ':' || call_index = any($2::text[])
+where conversation_id = $1
+    and concat_ws(':', message_seq, call_index, nullif(sub_index, 0)) = any($2::text[])
 """
 
 
@@ -39,7 +40,7 @@ async def park(connection: Connection, who: Fenced, waits: int, *, doubtful: Seq
         connection: Of that transaction.
         who: Who holds the run.
         waits: How many answers.
-        doubtful: The calls of which nobody knows whether they took effect, as `<message number>:<index>`.
+        doubtful: The calls of which nobody knows whether they took effect, as `<message number>:<index>`, with `:<number>` for those of its code.
 
     Raises:
         LeaseLost: when the claim does not hold any more, or somebody wishes the run cancelled.

@@ -59,6 +59,7 @@ class CallRecord:
         message: Index, within the same write, of the response that asked for it; None when `message_seq` is given.
         message_seq: Number of the response that asked for it.
         call_index: Index of the call in that response.
+        sub_index: 0, or from 1 on the number of a call that the code of that call made.
     """
 
     tool_call_id: str
@@ -72,6 +73,7 @@ class CallRecord:
     message: int | None = None
     message_seq: int | None = None
     tool_version: int | None = None
+    sub_index: int = 0
     result: Any = None
     error: str | None = None
     duration_ms: float | None = None
@@ -150,16 +152,16 @@ ADD_ROWS = """, m as (
         interrupted bool, model text, input_tokens bigint, output_tokens bigint, cost_usd numeric)
     join hu on hu.run_id = x.run_id
 ), c as (
-    insert into tool_calls (id, workspace_id, conversation_id, message_seq, call_index, run_id, tool_call_id, tool,
-        tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, error, duration_ms,
+    insert into tool_calls (id, workspace_id, conversation_id, message_seq, call_index, sub_index, run_id, tool_call_id,
+        tool, tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, error, duration_ms,
         started_at, finished_at)
-    select x.id, hu.workspace_id, hu.conversation_id, coalesce(hu.m0 + x.m, x.message_seq), x.call_index, hu.run_id,
-        x.tool_call_id, x.tool, x.tool_version, x.arguments, x.args_sha256, x.state, x.idempotent, x.risk, hu.fence,
+    select x.id, hu.workspace_id, hu.conversation_id, coalesce(hu.m0 + x.m, x.message_seq), x.call_index,
+        x.sub_index, hu.run_id, x.tool_call_id, x.tool, x.tool_version, x.arguments, x.args_sha256, x.state, x.idempotent, x.risk, hu.fence,
         x.result, x.error, x.duration_ms,
         case when x.state <> 'proposed' then now() end,
         case when x.state not in ('proposed', 'started') then now() end
     from json_to_recordset($3::json) as x(run_id uuid, id uuid, m int, message_seq bigint, call_index bigint,
-        tool_call_id text, tool text, tool_version bigint, arguments json, args_sha256 text, state text,
+        sub_index bigint, tool_call_id text, tool text, tool_version bigint, arguments json, args_sha256 text, state text,
         idempotent bool, risk text, result json, error text, duration_ms float)
     join hu on hu.run_id = x.run_id
     on conflict (conversation_id, message_seq, call_index, sub_index) do update set
@@ -265,6 +267,7 @@ def _call(call: CallRecord) -> Json:
         "m": _one_based(call.message),
         "message_seq": call.message_seq,
         "call_index": call.call_index,
+        "sub_index": call.sub_index,
         "tool_call_id": call.tool_call_id,
         "tool": call.tool,
         "tool_version": call.tool_version,

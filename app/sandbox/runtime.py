@@ -9,10 +9,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +29,7 @@ from pydantic_monty import (
 
 from app.errors import InvalidTool, Unavailable
 from app.sandbox.confine import Launcher, launcher
+from app.sandbox.host import Host, stubs_of
 from app.sandbox.source import FunctionSpec, check_source, read_function
 from app.sandbox.values import ResultTooLarge, to_json
 
@@ -82,16 +83,25 @@ class _Pool:
         self._opening = asyncio.Lock()
         self._turns: dict[asyncio.Task[Any], int | None] = {}
 
-    async def turn(self, limits: Limits, type_check: bool, turn: Turn) -> Any:
-        """Give a fresh session to `turn`, within the limits and the wall clock."""
+    async def turn(self, limits: Limits, turn: Turn, *, host: Host | None = None, stubs: str | None = None) -> Any:
+        """Give a fresh session to `turn`, within the limits and the wall clock.
+
+        Args:
+            limits: What it may use.
+            turn: Feeds the session.
+            host: What the code may call.
+            stubs: Declarations for the type checker, which looks at the code only with some.
+        """
         monty = await self._open()
-        task = asyncio.create_task(self._run(monty, limits, type_check, turn))
+        task = asyncio.create_task(self._run(monty, limits, turn, host, stubs))
         self._turns[task] = None
         task.add_done_callback(self._ended)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             _kill(self._turns.get(task))
+            if host is not None:
+                host.stop()
             raise
 
     async def aclose(self) -> None:
@@ -120,11 +130,12 @@ class _Pool:
                 self._monty = await monty.__aenter__()
             return self._monty
 
-    async def _run(self, monty: AsyncMonty, limits: Limits, type_check: bool, turn: Turn) -> Any:
+    async def _run(self, monty: AsyncMonty, limits: Limits, turn: Turn, host: Host | None, stubs: str | None) -> Any:
         checkout = monty.checkout(
             script_name="tool.py",
             limits=_resources(limits),
-            type_check=type_check,
+            type_check=stubs is not None,
+            type_check_stubs=stubs,
             type_check_format="concise",
         )
         async with checkout as session:
@@ -132,14 +143,20 @@ class _Pool:
             task = asyncio.current_task()
             assert task is not None
             self._turns[task] = session.worker_pid
+            if host is not None:
+                host.attend(clock.pause, clock.resume, partial(_kill, session.worker_pid))
             try:
                 return await turn(session)
             except MontyCrashedError as error:
+                if host is not None and host.stopped_by is not None:
+                    raise host.stopped_by from error
                 if clock.ran_out:
                     raise _Killed from error
                 raise
             finally:
                 clock.stop()
+                if host is not None:
+                    await host.rest()
                 self._turns[task] = None  # from here on the worker may serve somebody else
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -154,7 +171,17 @@ class _WallClock:
     def __init__(self, pid: int | None, seconds: float) -> None:
         self.ran_out = False
         self._pid = pid
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._ring)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(seconds, self._ring)
+        self._left = seconds
+
+    def pause(self) -> None:
+        """Stand still: what the code waits for has clocks of its own."""
+        self._left = self._timer.when() - self._loop.time()
+        self._timer.cancel()
+
+    def resume(self) -> None:
+        self._timer = self._loop.call_later(self._left, self._ring)
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -192,7 +219,12 @@ async def aclose() -> None:
 
 
 async def check(
-    code: str, *, name: str | None = None, allowed_imports: list[str] | None = None, async_only: bool = False
+    code: str,
+    *,
+    name: str | None = None,
+    allowed_imports: list[str] | None = None,
+    async_only: bool = False,
+    tools: Sequence[str] = (),
 ) -> FunctionSpec:
     """Read a function, check its types and define it once in the sandbox.
 
@@ -201,6 +233,7 @@ async def check(
         name: The function that is meant, when there are several.
         allowed_imports: The modules this code may import; all that the sandbox has when left out.
         async_only: Whether the function must be an `async def`.
+        tools: Names of tools that it may call, as async functions.
 
     Raises:
         InvalidTool: with `line N` for each error.
@@ -213,7 +246,7 @@ async def check(
         await session.feed_run(code, print_callback=CollectString(PRINT_BYTES))
 
     try:
-        await _turn(CHECK_LIMITS, True, define)
+        await _turn(CHECK_LIMITS, define, stubs=stubs_of(tools))
     except MontyTypingError as error:
         raise InvalidTool(_diagnostics(error.display()), field="code") from error
     except (MontyError, _Killed) as error:
@@ -231,7 +264,12 @@ def _diagnostics(text: str) -> str:
 
 
 async def run(
-    code: str, arguments: dict[str, Any], limits: Limits = DEFAULT_LIMITS, *, function: str | None = None
+    code: str,
+    arguments: dict[str, Any],
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    function: str | None = None,
+    host: Host | None = None,
 ) -> Outcome:
     """Call the function of a piece of code; whatever it does, there is an outcome.
 
@@ -240,6 +278,7 @@ async def run(
         arguments: Its arguments by name, as JSON values.
         limits: What it may use.
         function: The function to call; the code's only one when left out.
+        host: What the code may call; what stops it there is raised here.
 
     Raises:
         InvalidTool: the code holds no such function.
@@ -248,10 +287,12 @@ async def run(
     call = _call_of(code, function)
 
     async def turn(session: AsyncMontySession, printed: CollectString) -> Any:
-        await session.feed_run(code, print_callback=printed)
-        return await session.feed_run(call, inputs={"arguments": arguments}, print_callback=printed)
+        lookup = host.lookup if host else None
+        await session.feed_run(code, external_lookup=lookup, print_callback=printed)
+        inputs = {"arguments": arguments}
+        return await session.feed_run(call, inputs=inputs, external_lookup=lookup, print_callback=printed)
 
-    return await _outcome(limits, turn)
+    return await _outcome(limits, turn, host)
 
 
 @lru_cache(maxsize=256)
@@ -259,12 +300,13 @@ def _call_of(code: str, function: str | None) -> str:
     return read_function(code, function).call
 
 
-async def run_script(code: str, limits: Limits = DEFAULT_LIMITS) -> Outcome:
+async def run_script(code: str, limits: Limits = DEFAULT_LIMITS, *, host: Host | None = None) -> Outcome:
     """Run a piece of code from top to bottom; its result is the value of its last line, when that is an expression.
 
     Args:
         code: The source text; `await` may stand at its top level.
         limits: What it may use.
+        host: What the code may call; what stops it there is raised here.
 
     Raises:
         InvalidTool: it holds syntax that the sandbox does not know.
@@ -274,18 +316,21 @@ async def run_script(code: str, limits: Limits = DEFAULT_LIMITS) -> Outcome:
     check_source(code)
 
     async def turn(session: AsyncMontySession, printed: CollectString) -> Any:
-        return await session.feed_run(code, print_callback=printed)
+        lookup = host.lookup if host else None
+        return await session.feed_run(code, external_lookup=lookup, print_callback=printed)
 
-    return await _outcome(limits, turn)
+    return await _outcome(limits, turn, host)
 
 
 async def _outcome(
-    limits: Limits, turn: Callable[[AsyncMontySession, CollectString], Coroutine[Any, Any, Any]]
+    limits: Limits,
+    turn: Callable[[AsyncMontySession, CollectString], Coroutine[Any, Any, Any]],
+    host: Host | None,
 ) -> Outcome:
     printed = CollectString(PRINT_BYTES)
     started = time.perf_counter()
     try:
-        result = await _turn(limits, False, lambda session: turn(session, printed))
+        result = await _turn(limits, lambda session: turn(session, printed), host=host)
         result = to_json(result, limits.output_bytes)
     except (MontyError, ResultTooLarge, _Killed) as error:
         return Outcome(None, _since(started), _storable(_failure(error, limits)), _storable(printed.output))
@@ -297,9 +342,9 @@ def _storable(text: str) -> str:
     return text.replace("\0", "")
 
 
-async def _turn(limits: Limits, type_check: bool, turn: Turn) -> Any:
+async def _turn(limits: Limits, turn: Turn, *, host: Host | None = None, stubs: str | None = None) -> Any:
     try:
-        return await _POOL.turn(limits, type_check, turn)
+        return await _POOL.turn(limits, turn, host=host, stubs=stubs)
     except TimeoutError as error:
         raise Unavailable("all sandbox workers are busy", retry_after=5) from error
 

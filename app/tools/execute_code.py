@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from app import sandbox
 from app.errors import ToolError
-from app.sandbox import Limits
+from app.sandbox import Host, Limits
 from app.tools.tool import Arguments, Risk, Tool, ToolContext, parameters_of, validated
 
 LIMITS = Limits(seconds=10, memory_mb=128, output_bytes=50_000)
@@ -28,8 +28,8 @@ class ExecuteCode(Arguments):
 
 async def execute(context: ToolContext, arguments: ExecuteCode) -> dict[str, Any]:
     """Run the code; nothing of it is left for the next call."""
-    del context
-    outcome = await sandbox.run_script(arguments.code, LIMITS)
+    others = {name: list(tool.parameters.get("properties", {})) for name, tool in context.tools.items()}
+    outcome = await sandbox.run_script(arguments.code, LIMITS, host=Host(others, context.call_tool))
     if outcome.error is not None:
         said = f"; printed before: {outcome.printed[-SAID_CHARACTERS:]}" if outcome.printed else ""
         raise ToolError(outcome.error + said)
@@ -40,7 +40,8 @@ TOOL = Tool(
     name="execute_code",
     description=(
         "Run Python in a sandbox and get the value of its last line and what it printed. It has the standard library's "
-        "math, json, re, datetime, decimal, itertools, collections, random and their like; no files, network or packages."
+        "math, json, re, datetime, decimal, itertools, collections, random and their like; no files, network or packages. "
+        "Your other tools are async functions in it: `await calculator(expression='2 + 3')`."
     ),
     parameters=parameters_of(ExecuteCode),
     risk=Risk.CODE,

@@ -1,9 +1,9 @@
 """Calls by hand: a person tries a tool, outside any run. They have a ledger row, and no conversation."""
 
-import asyncio
 import hashlib
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +16,10 @@ from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
 from app.messages import clean_result, clean_text
+from app.models import new_id
 from app.providers import Providers, default_model
 from app.settings import Settings
+from app.tools.clock import CallClock
 from app.tools.tool import Park, Tool
 
 log = structlog.stdlib.get_logger(__name__)
@@ -39,6 +41,9 @@ class HandContext:
     credentials: Credentials
     providers: Providers
     effect_key: UUID
+    database: Database
+    tools: Mapping[str, Tool]
+    clock: CallClock
     conversation_id: UUID | None = None
     run_id: UUID | None = None
 
@@ -88,6 +93,20 @@ class HandContext:
         del prompt, schedule_expression, timezone
         raise ToolError("schedule_task works inside a conversation only; use POST /tasks")
 
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call another tool from the code of this one, with a row of its own.
+
+        Raises:
+            ToolError: when the call failed.
+        """
+        tool = self.tools[name]
+        inner = replace(self, effect_key=new_id(), tools={}, clock=CallClock(tool.timeout_seconds))
+        with self.clock.standing_still():
+            executed = await execute(inner, tool, arguments)
+        if executed.error is not None:
+            raise ToolError(executed.error)
+        return executed.result
+
 
 @dataclass(frozen=True)
 class Executed:
@@ -99,7 +118,7 @@ class Executed:
 
 
 async def execute(
-    database: Database, context: HandContext, tool: Tool, arguments: dict[str, Any], *, version: int | None = None
+    context: HandContext, tool: Tool, arguments: dict[str, Any], *, version: int | None = None
 ) -> Executed:
     """Call a tool and write the call down.
 
@@ -109,7 +128,7 @@ async def execute(
     began = time.monotonic()
     result, error, state = await _outcome(context, tool, arguments)
     executed = Executed(result, round((time.monotonic() - began) * 1000, 2), error)
-    await database.execute(
+    await context.database.execute(
         RECORD,
         context.effect_key,
         context.workspace_id,
@@ -131,7 +150,7 @@ async def execute(
 async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) -> tuple[Any, str | None, str]:
     """Result, error, and the state of the ledger's row."""
     try:
-        async with asyncio.timeout(tool.timeout_seconds):
+        async with context.clock:
             return clean_result(await tool.call(context, arguments)), None, "done"
     except InvalidArguments:
         raise

@@ -12,7 +12,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 
 from app import sandbox
 from app.errors import InvalidTool, ToolError
-from app.sandbox import Limits
+from app.sandbox import Host, Limits
 from app.tools.tool import Risk, Tool, ToolContext, fitting
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{2,30}")
@@ -38,6 +38,7 @@ class PythonSpec(BaseModel):
     returns: dict[str, Any] | None
     limits: Limits
     allowed_imports: list[str] | None = None
+    tools: list[str] = []
     risk: Risk
     idempotent: bool
     timeout_seconds: float
@@ -63,6 +64,7 @@ async def define(
     *,
     limits: Limits = sandbox.DEFAULT_LIMITS,
     allowed_imports: list[str] | None = None,
+    tools: list[str] | None = None,
     risk: Risk = Risk.CODE,
     idempotent: bool = True,
     timeout_seconds: float | None = None,
@@ -76,6 +78,7 @@ async def define(
         code: The source text; the tool is its function of this name, or its only one.
         limits: What one call may use.
         allowed_imports: The modules it may import; all that the sandbox has when left out.
+        tools: The tools it may call, as async functions; those of them that its agent has.
         risk: What a call may do; a sandboxed function touches nothing outside itself.
         idempotent: Whether an interrupted call may be repeated; nothing outside the sandbox has changed.
         timeout_seconds: How long a call may take, waiting for a worker included.
@@ -88,7 +91,13 @@ async def define(
     check_name(name)
     _check_length("description", description, DESCRIPTION_CHARACTERS)
     _check_length("code", code, CODE_CHARACTERS)
-    function = await sandbox.check(code, name=name, allowed_imports=allowed_imports, async_only=async_only)
+    called = sorted(set(tools or []))
+    if called and not idempotent:
+        # What it does outside the sandbox are calls with ledger rows of their own.
+        raise InvalidTool("idempotent: a function that calls tools can always be repeated", field="idempotent")
+    function = await sandbox.check(
+        code, name=name, allowed_imports=allowed_imports, async_only=async_only, tools=called
+    )
     spec = PythonSpec(
         name=name,
         description=description,
@@ -98,6 +107,7 @@ async def define(
         returns=function.returns,
         limits=limits,
         allowed_imports=allowed_imports,
+        tools=called,
         risk=risk,
         idempotent=idempotent,
         timeout_seconds=timeout_seconds or limits.seconds + MARGIN_SECONDS,
@@ -137,8 +147,7 @@ def python_tool(stored: dict[str, Any]) -> Tool:
     spec = PythonSpec.model_validate(stored)
 
     async def call(context: ToolContext, arguments: dict[str, Any]) -> Any:
-        del context
-        return await execute(spec, arguments)
+        return await execute(spec, context, arguments)
 
     return Tool(
         name=spec.name,
@@ -151,7 +160,7 @@ def python_tool(stored: dict[str, Any]) -> Tool:
     )
 
 
-async def execute(spec: PythonSpec, arguments: dict[str, Any]) -> Any:
+async def execute(spec: PythonSpec, context: ToolContext, arguments: dict[str, Any]) -> Any:
     """Call the function in the sandbox.
 
     Raises:
@@ -159,11 +168,25 @@ async def execute(spec: PythonSpec, arguments: dict[str, Any]) -> Any:
         ToolError: the function failed, broke a limit, or answered something else than its signature says.
     """
     fitted = fitting(spec.parameters, arguments)
-    outcome = await sandbox.run(spec.code, fitted, spec.limits, function=spec.function)
+    host = _host(spec, context) if spec.tools else None
+    outcome = await sandbox.run(spec.code, fitted, spec.limits, function=spec.function, host=host)
     if outcome.error is not None:
         raise ToolError(outcome.error)
     _check_result(spec, outcome.result)
     return outcome.result
+
+
+def _host(spec: PythonSpec, context: ToolContext) -> Host:
+    """The tools that the function calls.
+
+    Raises:
+        ToolError: naming those that are not there.
+    """
+    missing = [name for name in spec.tools if name not in context.tools]
+    if missing:
+        raise ToolError(f"{spec.name} calls {', '.join(missing)}, which whoever calls it does not have")
+    functions = {name: list(context.tools[name].parameters.get("properties", {})) for name in spec.tools}
+    return Host(functions, context.call_tool)
 
 
 def _check_result(spec: PythonSpec, result: Any) -> None:

@@ -1,6 +1,6 @@
 """What a tool is, and what it may ask of the run that calls it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeVar, cast
@@ -88,6 +88,19 @@ class ToolContext(Protocol):
 
     async def schedule_task(self, prompt: str, schedule_expression: str, timezone: str) -> str:
         """Store a scheduled task; answers in words what was stored."""
+        ...
+
+    @property
+    def tools(self) -> "Mapping[str, Tool]":
+        """The tools that code run by this call may call; none for a call that code made itself."""
+        ...
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        """Call one of `tools`, under its own ledger row and policy; the call's clock stands still meanwhile.
+
+        Raises:
+            ToolError: when the call failed or was refused.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 from app.egress import Egress
 from app.settings import Settings
+from app.tools import Tool
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Context:
     conversation_id: UUID | None = None
     run_id: UUID | None = None
     effect_key: UUID = field(default_factory=uuid4)
+    tools: dict[str, Tool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, **settings: object) -> "Context":
@@ -44,6 +46,10 @@ class Context:
     async def notify(self, text: str, channel: str | None) -> str:
         self.asked.append(("notify", text, str(channel)))
         return "planned"
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        self.asked.append(("call_tool", name, str(arguments)))
+        return await self.tools[name].call(self, arguments)
 
     async def schedule_task(self, prompt: str, schedule_expression: str, timezone: str) -> str:
         self.asked.append(("schedule_task", prompt, schedule_expression, timezone))

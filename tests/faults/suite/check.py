@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.executor.recorder import Place
+from app.executor.ledger import Place
 from tests.faults.suite import facts
 from tests.faults.suite.inject import Orphan
 from tests.faults.suite.journal import Note
@@ -152,9 +152,10 @@ def _effects(world: World, evidence: Evidence) -> Iterator[Violation]:
         if note.what in ("begin", "effect"):
             notes[note.what, note["key"]].append(note)
     for call in world.calls:
-        key = str(Place(call["conversation_id"], call["message_seq"], call["call_index"]).effect_key)
+        place = Place(call["conversation_id"], call["message_seq"], call["call_index"], call["sub_index"])
+        key = str(place.effect_key)
         run = world.runs[call["run_id"]]
-        decisions = world.decisions.get((call["conversation_id"], f"{call['message_seq']}:{call['call_index']}"), [])
+        decisions = world.decisions.get((call["conversation_id"], place.subject), [])
         yield from _call(call, run, decisions, notes["begin", key], notes["effect", key], evidence)
 
 
