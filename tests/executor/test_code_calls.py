@@ -59,16 +59,13 @@ async def test_code_calls_the_agents_other_tools(world: World, engine: Engine) -
     assert made[0]["result"] == {"result": 6, "printed": ""}
     assert {call["tool_call_id"] for call in made} == {"c0", "c0.1", "c0.2"}
     told = [event for event in await world.events(conversation) if event.type.startswith("tool.")]
-    assert [(event.type, event.fields["tool_call_id"]) for event in told if event.fields["tool"] == "double"] == [
-        ("tool.started", "c0.1"),
-        ("tool.started", "c0.2"),
-        ("tool.completed", "c0.1"),
-        ("tool.completed", "c0.2"),
-    ]
     within = [event.fields for event in told if event.fields["tool"] == "double"]
+    for call_id in ("c0.1", "c0.2"):
+        own = [str(event.type) for event in told if event.fields["tool_call_id"] == call_id]
+        assert own == ["tool.started", "tool.completed"]
     assert {fields["parent_tool_call_id"] for fields in within} == {"c0"}
-    assert within[0]["arguments"] == {"n": 1}
-    assert within[-1]["result"] == {"doubled": 4}
+    assert [fields["arguments"]["n"] for fields in within if "arguments" in fields] == [1, 2]
+    assert sorted(fields["result"]["doubled"] for fields in within if "result" in fields) == [2, 4]
     await world.check()
 
 

@@ -87,7 +87,7 @@ select run_id, text, extract(epoch from created_at)::float as at from messages w
 order by conversation_id, seq
 """
 CALLS = """
-select conversation_id, message_seq, call_index, run_id, tool, state, extract(epoch from finished_at)::float as at
+select conversation_id, message_seq, call_index, sub_index, run_id, tool, state, extract(epoch from finished_at)::float as at
 from tool_calls where conversation_id is not null
 """
 DECISIONS = """

@@ -26,7 +26,7 @@ API = ("begin", "say", "task", "execute", "webhook", "retry", "fork", "detach", 
 SCHEDULER = ("fire", "advance")
 WORKER = tuple(edge for edge in EDGES if edge not in API + SCHEDULER)
 # What an API process does too, because it executes the runs of people who wait for the answer.
-INLINE = ("renew", "checkpoint", "request", "response", "tool start", "tool result", "park", "settle")
+INLINE = ("renew", "checkpoint", "request", "response", "code call", "tool start", "tool result", "park", "settle")
 HOME = {"api": API, "scheduler": SCHEDULER, "worker": WORKER}
 REACHED_BY = {"api": API + INLINE, "scheduler": (*SCHEDULER, "ring"), "worker": (*WORKER, "ring")}
 

@@ -147,6 +147,7 @@ class Person:
             (self.streamed_chat, 5),
             (self.three_tools, 4),
             (self.payment, 3),
+            (self.code, 3),
             (self.delegation, 3),
             (self.unkeyed, 3),
             (self.webhook, 3),
@@ -202,6 +203,11 @@ class Person:
     async def payment(self) -> None:
         conversation = await self._conversation("suite")
         await self._say(conversation, "payment", tools="note,pay,note", background=self.chance.random() < 0.5)
+
+    async def code(self) -> None:
+        """Code that calls tools: what it had done is not done again when it runs anew."""
+        conversation = await self._conversation("suite")
+        await self._say(conversation, "code", tools="execute_code", background=self.chance.random() < 0.5)
 
     async def question(self) -> None:
         """A payment that is asked for first; whoever looks at the inbox decides."""

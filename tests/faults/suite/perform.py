@@ -86,7 +86,7 @@ class Performance:
     async def _prepare(self) -> list[str]:
         database = await Database.open(own_settings(self.stage), name="suite")
         fixture = Fixture(database, own_settings(self.stage))
-        tools = ["note", "pay", "tell", "notify"]
+        tools = ["note", "pay", "tell", "notify", "execute_code"]
         hasty = {"policy": "ask", "expires_seconds": 1, "on_expiry": "tell"}
         await fixture.agent("suite", model="scripted:suite", tools=tools)
         await fixture.agent("held", model="scripted:suite", tools=tools)

@@ -33,6 +33,12 @@ from workers import resident, scheduler, worker
 CRASH_CAP = 50
 MAIL_ATTEMPTS = 1000
 
+CODE = """
+first = await note(name="{name}", n=0)
+second = await pay(name="{name}", n=first + 1)
+await note(name="{name}", n=second + 1)
+"""
+
 
 def run(role: str, given: dict[str, Any]) -> None:
     """Be one of the processes until a signal ends it."""
@@ -73,7 +79,7 @@ def install(journal: Journal) -> None:
         journal.note("ask", name=name, n=given, nonce=nonce)
         await asyncio.sleep(0.01)
         if given < len(tools):
-            arguments = {"text": name} if tools[given] == "notify" else {"name": name, "n": given}
+            arguments = _arguments(tools[given], name, given)
             return ModelResponse(parts=[ToolCallPart(tools[given], arguments, tool_call_id=f"call-{given}")])
         return ModelResponse(parts=[TextPart(" ".join([name, *(f"{nonce}{n}" for n in range(words))]))])
 
@@ -98,6 +104,12 @@ def install(journal: Journal) -> None:
     BUILT_IN["note"] = tool("note", note, risk=Risk.WRITE, timeout_seconds=60)
     BUILT_IN["tell"] = tool("tell", tell, risk=Risk.WRITE, timeout_seconds=60)
     BUILT_IN["pay"] = tool("pay", pay, idempotent=False, risk=Risk.WRITE, timeout_seconds=60)
+
+
+def _arguments(called: str, name: str, n: int) -> dict[str, Any]:
+    if called == "execute_code":
+        return {"code": CODE.format(name=name)}
+    return {"text": name} if called == "notify" else {"name": name, "n": n}
 
 
 async def _work(journal: Journal, kind: str, context: Any, arguments: dict[str, Any], seconds: float) -> Any:

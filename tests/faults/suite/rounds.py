@@ -24,6 +24,7 @@ LEADS_THERE = {
     "decide": "question",
     "park": "question",
     "claim key": "narrow",
+    "code call": "code",
     "tool start": "payment",
     "progress": "telling",
     "notify": "telling",
