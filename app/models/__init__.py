@@ -7,6 +7,7 @@ from app.models.conversation import Conversation, Event, Head, Input, Message
 from app.models.credential import Canary, Credential
 from app.models.delivery import Delivery
 from app.models.identity import ApiKey, AuditEntry, Idempotency, Principal, WorkerProcess, Workspace
+from app.models.memory import Memory
 from app.models.run import Approval, Hold, Run, ToolCall
 from app.models.table import Base, new_id
 from app.models.task import Fire, Receipt, Task, TaskDependency
@@ -30,6 +31,7 @@ __all__ = [
     "Hold",
     "Idempotency",
     "Input",
+    "Memory",
     "Message",
     "Principal",
     "Receipt",
