@@ -25,6 +25,7 @@ from app.errors import (
     NotFound,
     UnknownReference,
 )
+from app.knowledge.memories import Memories, Origin, Owner
 from app.models import RegisteredTool, ToolVersion, new_id
 from app.sandbox import Limits
 from app.settings import Settings
@@ -273,7 +274,13 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
     tool, version = await _at_hand(name, caller)
     engine = caller.engine
     context = HandContext(
-        caller.workspace_id, caller.settings, engine.egress, engine.credentials, engine.providers, new_id()
+        caller.workspace_id,
+        caller.settings,
+        engine.egress,
+        engine.credentials,
+        _memories(caller),
+        engine.providers,
+        new_id(),
     )
     async with caller.database.connection() as connection:
         repeat = await key.claim(connection, caller, "tool_call", context.effect_key)
@@ -286,6 +293,12 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
             await key.give_back(connection, context.effect_key)
         raise
     return ExecutedOut(result=done.result, duration_ms=done.duration_ms, error=done.error)
+
+
+def _memories(caller: Caller) -> Memories:
+    """A call by hand has a person, and no agent or task."""
+    who = caller.principal.id
+    return Memories(caller.database, caller.workspace_id, {"person": Owner(principal_id=who)}, Origin(who))
 
 
 EXECUTED = "select result, duration_ms, error from tool_calls where workspace_id = $1 and id = $2"

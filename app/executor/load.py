@@ -21,7 +21,8 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     r.ran_seconds, r.deadline_at, extract(epoch from r.deadline_at - now())::float as deadline_seconds,
     r.output_schema, r.pins, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.principal_id, r.task_id,
     r.agent_version, r.number, r.cancel_requested_at,
-    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent,
+    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin,
+    c.task_id as conversation_task_id, c.agent_id, a.name as agent,
     a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
     (select t.input from tasks t where t.id = r.task_id) as task_input,
     (select count(*) from tool_calls t where t.run_id = r.id and t.sub_index = 0) as tool_calls,
@@ -57,6 +58,7 @@ class Loaded:
     workspace_id: UUID
     principal_id: UUID | None
     task_id: UUID | None
+    conversation_task_id: UUID | None
     fence: int
     write_no: int
     attempt: int
@@ -72,6 +74,7 @@ class Loaded:
     context_data: Json
     user: str | None
     title: str
+    agent_id: UUID
     agent: str
     spec: AgentSpec
     messages: list[Json]
@@ -133,6 +136,7 @@ def loaded(row: Row) -> Loaded:
         workspace_id=row["workspace_id"],
         principal_id=row["principal_id"],
         task_id=row["task_id"],
+        conversation_task_id=row["conversation_task_id"],
         fence=row["fence"],
         write_no=row["write_no"],
         attempt=row["attempt"],
@@ -148,6 +152,7 @@ def loaded(row: Row) -> Loaded:
         context_data=row["context_data"],
         user=row["user"],
         title=row["title"],
+        agent_id=row["agent_id"],
         agent=row["agent"],
         spec=spec,
         messages=row["messages"],

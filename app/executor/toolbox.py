@@ -28,6 +28,7 @@ from app.errors import EffectUnknown, InvalidArguments, ParleyError, RunFailed, 
 from app.events import EventType, NewEvent
 from app.executor.load import Loaded
 from app.executor.recorder import Call, Recorder, add, sha256_of
+from app.knowledge.memories import Memories
 from app.messages import Json, as_file, clean_result, clean_text
 from app.providers import cost_of
 from app.runs import Usage, Write
@@ -77,6 +78,7 @@ class Doors:
     notify: Notify
     schedule: Schedule
     keep: Keep
+    memories: Callable[["CallContext"], Memories]
 
 
 @dataclass
@@ -119,6 +121,11 @@ class CallContext:
     def credentials(self) -> Credentials:
         """The credentials, opened at the moment of a call."""
         return self.doors.credentials
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered about the run's agent, task and person."""
+        return self.doors.memories(self)
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Append `run.progress`."""

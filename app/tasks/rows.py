@@ -285,7 +285,7 @@ async def disable(connection: Connection, workspace_id: UUID, task_id: UUID, rea
 
 
 async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> None:
-    """Take a task away; what it started goes on and stays readable.
+    """Take a task away, with what it remembers; what it started goes on and stays readable.
 
     Raises:
         NotFound: no such task.
@@ -294,6 +294,7 @@ async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> N
     await _update(
         connection, task_id, {"enabled": False, "next_fire_at": None, "deleted_at": task["now"], "paused_reason": None}
     )
+    await memories.forget_task(connection, workspace_id, task_id)
 
 
 async def rotate(

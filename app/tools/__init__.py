@@ -8,8 +8,11 @@ from app.tools import (
     current_time,
     execute_code,
     fetch_url,
+    forget,
     notify,
     propose_state,
+    recall,
+    remember,
     schedule_task,
     web_search,
 )
@@ -26,6 +29,9 @@ BUILT_IN: dict[str, Tool] = {
     "notify": notify.TOOL,
     "schedule_task": schedule_task.TOOL,
     "propose_state": propose_state.TOOL,
+    "remember": remember.TOOL,
+    "recall": recall.TOOL,
+    "forget": forget.TOOL,
 }
 
 

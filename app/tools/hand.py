@@ -15,6 +15,7 @@ from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
+from app.knowledge.memories import Memories
 from app.messages import clean_result, clean_text
 from app.providers import Providers, default_model
 from app.settings import Settings
@@ -37,6 +38,7 @@ class HandContext:
     settings: Settings
     egress: Egress
     credentials: Credentials
+    memories: Memories
     providers: Providers
     effect_key: UUID
     conversation_id: UUID | None = None

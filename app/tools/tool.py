@@ -13,6 +13,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 from app.credentials import Credentials
 from app.egress import Egress
 from app.errors import InvalidArguments, ToolError
+from app.knowledge.memories import Memories
 from app.settings import Settings
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
@@ -64,6 +65,11 @@ class ToolContext(Protocol):
     @property
     def credentials(self) -> Credentials:
         """The credentials, opened at the moment of a call."""
+        ...
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered about the agent, the task and the person of this call."""
         ...
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:

@@ -15,6 +15,7 @@ class Context:
     settings: Settings
     egress: Egress
     credentials: Any = None
+    memories: Any = None
     answer: str = "Paris."
     asked: list[tuple[str, ...]] = field(default_factory=list)
     workspace_id: UUID = field(default_factory=uuid4)
