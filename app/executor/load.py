@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from app.agents import AgentSpec, misfit
+from app.agents import AgentSpec
 from app.coalesce import Coalescer
 from app.db import Database, Row
 from app.errors import AgentGone, InputInvalid, LeaseLost
 from app.messages import Json
 from app.patterns import PATTERNS, Pattern
+from app.tools.approval import Occasion
+from app.tools.schema import misfit
 
 USED = ("requests", "input_tokens", "output_tokens", "cost_usd", "tool_calls")
 
@@ -36,7 +38,8 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     (select coalesce(json_agg(json_build_object('kind', p.kind, 'subject', p.subject, 'state', p.state,
         'decision', p.decision, 'args_sha256', p.args_sha256, 'reason', p.reason) order by p.id), '[]')
      from approvals p where p.run_id = r.id and p.state <> 'pending') as decisions,
-    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec)), '[]')
+    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec,
+        'approval', t.approval)), '[]')
      from tools t join tool_versions tv on tv.tool_id = t.id and tv.version = coalesce(
         (r.pins->'tools'->>t.name)::bigint, t.published_version)
      where t.workspace_id = r.workspace_id and t.deleted_at is null and t.enabled
@@ -70,6 +73,7 @@ class Loaded:
     pins: Json | None
     used: Json
     pattern: Pattern
+    origin: str
     trusted: bool
     context_data: Json
     user: str | None
@@ -83,6 +87,11 @@ class Loaded:
     decisions: list[Json]
     registered_tools: list[Json]
     cancel_requested: bool
+
+    @property
+    def occasion(self) -> Occasion:
+        """What approval policies ask of the conversation."""
+        return Occasion(self.origin, self.trusted)
 
     @property
     def history(self) -> list[Json]:
@@ -148,6 +157,7 @@ def loaded(row: Row) -> Loaded:
         pins=row["pins"],
         used={name: row[name] for name in USED},
         pattern=PATTERNS[row["pattern_type"]],
+        origin=row["origin"],
         trusted=row["trusted"],
         context_data=row["context_data"],
         user=row["user"],

@@ -29,6 +29,7 @@ from pydantic_ai.tools import RunContext
 from app import failpoints
 from app.errors import LimitReached
 from app.events import Bus, EventType, NewEvent, stored
+from app.executor.files import Files
 from app.executor.load import Loaded
 from app.messages import Json, arguments_of, clean_text, clean_value, parts_of, role_of, text_of, tool_calls_of
 from app.providers import cost_of
@@ -74,7 +75,9 @@ class Call:
 class Recorder:
     """Writes one claimed run."""
 
-    def __init__(self, checkpoints: Checkpoints, bus: Bus, loaded: Loaded, tools: dict[str, Tool], model: str) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, bus: Bus, loaded: Loaded, tools: dict[str, Tool], model: str, files: Files
+    ) -> None:
         """Begin where the loaded rows end.
 
         Args:
@@ -83,12 +86,14 @@ class Recorder:
             loaded: The run and its rows.
             tools: By name; what a call's row says about risk and repetition.
             model: The run's model, for its row.
+            files: What its model sees of files that messages name.
         """
         self._checkpoints = checkpoints
         self._bus = bus
         self._loaded = loaded
         self._tools = tools
         self._model: str | None = model
+        self._files = files
         self._versions = {each["name"]: each["version"] for each in loaded.registered_tools}
         self._pins: Json | None = {"tools": self._versions} if self._versions and loaded.pins is None else None
         self._write_no = loaded.write_no
@@ -211,7 +216,7 @@ class Recorder:
             write.events.append(self._created(len(write.messages), body["role"], body["text"]))
             write.messages.append(NewMessage(body["role"], body["text"], body["message"]))
         await self.write(write, "steer")
-        bodies = [steer["body"]["message"] for steer in steers]
+        bodies = await self._files.put_in([steer["body"]["message"] for steer in steers])
         return [message for message in ModelMessagesTypeAdapter.validate_python(bodies) if message.kind == "request"]
 
     async def next_turn(self, messages: Sequence[ModelMessage], prompt: Json, events: list[NewEvent]) -> ModelRequest:
@@ -349,8 +354,8 @@ class Recorder:
         await self.write(Write(calls=[call.record], events=[event]), "tool start")
 
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
-        """Commit how a call ended: done, failed or unknown."""
-        call.record = record
+        """Commit how a call ended, with what it cost: done, failed or unknown."""
+        call.record = record = replace(record, cost_usd=usage.cost_usd)
         await self.write(Write(calls=[record], events=[self.ended_event(call)], usage=usage), "tool result")
 
     def ended_event(self, call: Call) -> NewEvent:

@@ -58,6 +58,7 @@ class RegisteredTool(Owned, Base):
     kind: Mapped[str]
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     published_version: Mapped[int]
+    approval: Mapped[Any | None]
     source_id: Mapped[UUID | None]
     disabled_reason: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
