@@ -10,6 +10,7 @@ from app.conversations import Accepted, Begun, find_agent, title_of
 from app.credentials import Box
 from app.db import Connection, Row
 from app.errors import InvalidRequest, NotFound
+from app.knowledge import memories
 from app.models import Task, new_id
 from app.notifications import NotificationConfig
 from app.notifications.config import operator_allows
