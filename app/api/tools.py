@@ -278,6 +278,7 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         caller.settings,
         engine.egress,
         engine.credentials,
+        engine.sessions,
         _memories(caller),
         engine.providers,
         new_id(),

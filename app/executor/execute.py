@@ -130,6 +130,7 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
         engine.settings,
         engine.egress,
         engine.credentials,
+        engine.sessions,
         model,
         effects.notify,
         effects.schedule,

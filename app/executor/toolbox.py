@@ -28,6 +28,7 @@ from app.errors import EffectUnknown, InvalidArguments, ParleyError, RunFailed, 
 from app.events import EventType, NewEvent
 from app.executor.load import Loaded
 from app.executor.recorder import Call, Recorder, add, sha256_of
+from app.knowledge.library import Library
 from app.knowledge.memories import Memories
 from app.messages import Json, as_file, clean_result, clean_text
 from app.providers import cost_of
@@ -36,6 +37,7 @@ from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool, offered
 from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter
 from app.tools.invoke import invoke
+from app.tools.mcp_sessions import Sessions
 from app.tools.schema import fitting
 from app.tools.stored import registered_tool
 
@@ -85,11 +87,13 @@ class Doors:
     settings: Settings
     egress: Egress
     credentials: Credentials
+    sessions: Sessions
     model: Model
     notify: Notify
     schedule: Schedule
     keep: Keep
     memories: Callable[["CallContext"], Memories]
+    documents: Callable[["CallContext"], Library]
 
 
 @dataclass
@@ -132,6 +136,16 @@ class CallContext:
     def credentials(self) -> Credentials:
         """The credentials, opened at the moment of a call."""
         return self.doors.credentials
+
+    @property
+    def sessions(self) -> Sessions:
+        """The process's sessions with MCP servers."""
+        return self.doors.sessions
+
+    @property
+    def documents(self) -> Library:
+        """The documents of the run's workspace."""
+        return self.doors.documents(self)
 
     @property
     def memories(self) -> Memories:

@@ -16,11 +16,13 @@ from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
+from app.knowledge.library import Library
 from app.knowledge.memories import Memories
 from app.messages import clean_result, clean_text
 from app.providers import Providers, cost_of, default_model
 from app.settings import Settings
 from app.tools.invoke import invoke
+from app.tools.mcp_sessions import Sessions
 from app.tools.tool import Park, Tool
 
 log = structlog.stdlib.get_logger(__name__)
@@ -40,7 +42,9 @@ class HandContext:
     settings: Settings
     egress: Egress
     credentials: Credentials
+    sessions: Sessions
     memories: Memories
+    documents: Library
     providers: Providers
     effect_key: UUID
     conversation_id: UUID | None = None

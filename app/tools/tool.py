@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.credentials import Credentials
 from app.egress import Egress
 from app.errors import InvalidArguments
+from app.knowledge.library import Library
 from app.knowledge.memories import Memories
 from app.settings import Settings
 from app.tools.approval import Rules
+from app.tools.mcp_sessions import Sessions
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
 MAX_RETRIES = 5
@@ -66,6 +68,16 @@ class ToolContext(Protocol):
     @property
     def credentials(self) -> Credentials:
         """The credentials, opened at the moment of a call."""
+        ...
+
+    @property
+    def sessions(self) -> Sessions:
+        """The process's sessions with MCP servers."""
+        ...
+
+    @property
+    def documents(self) -> Library:
+        """The documents of the workspace."""
         ...
 
     @property
