@@ -12,13 +12,20 @@ from app.models import Base
 from app.settings import Settings, place_of
 
 MIGRATION_LOCK = 7_031_995
+# Made only where pgvector is, so no model describes it.
+OPTIONAL_TABLES = {"embeddings"}
 
 
 def run(connection: Connection) -> None:
     """Migrate under an advisory lock, so that two processes that start together do it once."""
     connection.execute(text("select pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
     connection.commit()
-    context.configure(connection=connection, target_metadata=Base.metadata, compare_server_default=False)
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        compare_server_default=False,
+        include_name=lambda name, kind, _: kind != "table" or name not in OPTIONAL_TABLES,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

@@ -128,6 +128,12 @@ class InvalidArguments(InvalidRequest):
     code = "invalid_arguments"
 
 
+class UnreadableDocument(InvalidRequest):
+    """The file holds no text that can be read: the detail says why."""
+
+    code = "unreadable_document"
+
+
 class BodyTooLarge(ParleyError):
     """The body is larger than this server accepts."""
 
@@ -216,6 +222,12 @@ class Duplicate(Conflict):
     """Something with that name or key exists already."""
 
     code = "duplicate"
+
+
+class MemoryFull(Conflict):
+    """Its owner has as many memories as are kept; delete or replace some."""
+
+    code = "memory_full"
 
 
 class IdempotencyConflict(Conflict):
@@ -399,6 +411,13 @@ class EgressFailed(ToolError):
     """The address could not be reached or did not answer properly."""
 
     code = "egress_failed"
+    retryable = True
+
+
+class ToolUnavailable(ToolError):
+    """What the tool needs can't answer right now; the same call may succeed in a moment."""
+
+    code = "tool_unavailable"
     retryable = True
 
 

@@ -8,6 +8,7 @@ same ledger, policies and limits as everything else. It is trusted: nothing keep
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -18,14 +19,24 @@ from pydantic import create_model
 from pydantic_core import to_jsonable_python
 
 from app.agents import AgentSpec, offer
-from app.errors import ConfigurationError, DeliveryFailed, DeliveryRefused, InvalidArguments, ParleyError, ToolError
+from app.errors import (
+    ConfigurationError,
+    DeliveryFailed,
+    DeliveryRefused,
+    InvalidArguments,
+    ParleyError,
+    ToolError,
+    ToolUnavailable,
+)
 from app.notifications.channel import Address, Channel, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig
 from app.notifications.registry import add_channel
 from app.providers import add_provider
 from app.settings import Settings
 from app.tools import BUILT_IN, Risk, Tool, ToolCall, ToolContext
-from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, Arguments, parameters_of, read_arguments
+from app.tools.approval import check_policy, rules_of
+from app.tools.schema import check_schema
+from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, MAX_RETRIES, Arguments, parameters_of, read_arguments
 
 __all__ = [
     "Address",
@@ -40,6 +51,7 @@ __all__ = [
     "SendResult",
     "ToolContext",
     "ToolError",
+    "ToolUnavailable",
     "channel",
     "load",
     "provider",
@@ -72,6 +84,10 @@ def tool(
     risk: Risk | str = Risk.EXTERNAL,
     idempotent: bool = False,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    retries: int = 0,
+    output_schema: dict[str, Any] | None = None,
+    approval: Any = None,
+    cost_usd: float | Decimal = 0,
 ) -> Callable[[Work], Work]: ...
 
 
@@ -83,7 +99,9 @@ def tool(work: Any = None, /, **options: Any) -> Any:
 
     Args:
         work: The function, where the decorator is used without arguments.
-        **options: `name`, `description` (the docstring), `risk` (external), `idempotent` (no) and `timeout_seconds` (5).
+        **options: `name`, `description` (the docstring), `risk` (external), `idempotent` (no), `timeout_seconds` (5),
+            `retries` (0, of idempotent calls, after an error that may pass), `output_schema` (JSON schema that results are
+            held to), `approval` (its own policy, which agents can't loosen) and `cost_usd` (of each finished call, 0).
 
     Raises:
         ConfigurationError: when the signature can't be a tool's.
@@ -130,6 +148,10 @@ def _tool_of(
     risk: Risk | str = Risk.EXTERNAL,
     idempotent: bool = False,
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    retries: int = 0,
+    output_schema: dict[str, Any] | None = None,
+    approval: Any = None,
+    cost_usd: float | Decimal = 0,
 ) -> Tool:
     name = name or work.__name__
     said = (description or inspect.getdoc(work) or "").strip()
@@ -141,16 +163,25 @@ def _tool_of(
         raise ConfigurationError(f"the tool {name}: timeout_seconds must be over 0 and at most {MAX_TIMEOUT_SECONDS:g}")
     if str(risk) not in list(Risk):
         raise ConfigurationError(f"the tool {name}: risk must be one of {', '.join(Risk)}, not {risk!r}")
+    if not 0 <= retries <= MAX_RETRIES:
+        raise ConfigurationError(f"the tool {name}: retries must be 0 to {MAX_RETRIES}")
     context, model = _arguments_of(work, name)
+    parameters = parameters_of(model) | _definitions(model)
+    check_schema(output_schema, "output_schema", of_object=False)
+    check_policy([] if approval is None else approval, "approval", parameters)
     return Tool(
         name=name,
         description=said,
-        parameters=parameters_of(model) | _definitions(model),
+        parameters=parameters,
         risk=Risk(risk),
         idempotent=idempotent,
         call=_calling(work, context, model),
         timeout_seconds=timeout_seconds,
         kind="extension",
+        output_schema=output_schema,
+        retries=retries,
+        approval=rules_of(approval),
+        cost_usd=Decimal(str(cost_usd)),
     )
 
 

@@ -26,7 +26,18 @@ from app.models import Principal as PrincipalRow
 from app.settings import Settings
 
 ADMIN = "admin"
-GROUPS = ("agents", "approvals", "artifacts", "conversations", "credentials", "deliveries", "runs", "tasks", "tools")
+GROUPS = (
+    "agents",
+    "approvals",
+    "artifacts",
+    "conversations",
+    "credentials",
+    "deliveries",
+    "memories",
+    "runs",
+    "tasks",
+    "tools",
+)
 VERBS = ("read", "write")
 SCOPES = (ADMIN, *(f"{group}:{verb}" for group in GROUPS for verb in VERBS))
 WILDCARDS = (*(f"*:{verb}" for verb in VERBS), *(f"{group}:*" for group in GROUPS))

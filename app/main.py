@@ -26,6 +26,7 @@ from app.api import (
     idempotency,
     keys,
     later,
+    memories,
     messages,
     openapi,
     operation,
@@ -74,6 +75,7 @@ ROUTERS = (
     tool_imports.router,
     tools.router,
     credentials.router,
+    memories.router,
     keys.router,
     operation.router,
 )

@@ -44,7 +44,6 @@ LATER = (
     "PARLEY_REPLY_ADDRESS",
     "SLACK_BOT_TOKEN",
     "SLACK_SIGNING_SECRET",
-    "SQL_TOOL_URL",
 )
 
 
@@ -86,6 +85,9 @@ class Settings(BaseSettings):
 
     # Models.
     default_model: str | None = Field(None, description="Model of agents that name none, as provider:name.")
+    embedding_model: str | None = Field(
+        None, description="Model that turns documents into vectors: provider:name, or local; by the keys when unset."
+    )
     openai_api_key: SecretStr | None = Field(None, description="Key of the openai provider.")
     openai_base_url: str | None = Field(None, description="Base URL of an OpenAI-compatible server.")
     anthropic_api_key: SecretStr | None = Field(None, description="Key of the anthropic provider.")
@@ -114,6 +116,11 @@ class Settings(BaseSettings):
     searxng_url: str | None = Field(None, description="Base URL of a SearXNG server.")
     tavily_api_key: SecretStr | None = Field(None, description="Key for Tavily.")
     brave_api_key: SecretStr | None = Field(None, description="Key for Brave Search.")
+
+    # The database that agents may ask.
+    sql_tool_url: SecretStr | None = Field(
+        None, description="DSN of the database of query_database, with a role that only reads; never Parley's own."
+    )
 
     # The server.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
@@ -161,6 +168,9 @@ class Settings(BaseSettings):
     parley_pool_size: int = Field(10, ge=2, le=200, description="Connections of each pool of a process.")
     parley_artifact_bytes: int = Field(
         1_500_000, ge=1024, le=100_000_000, description="Largest artifact kept; an upload is a request body, too."
+    )
+    parley_document_bytes: int = Field(
+        10_000_000, ge=1024, le=100_000_000, description="Largest file uploaded as a document."
     )
     parley_max_body_bytes: int = Field(2_000_000, ge=1024, description="Largest request body accepted.")
 

@@ -12,6 +12,7 @@ from app.agents.spec import AgentPatch, AgentSpec, check
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database, dump_json
 from app.errors import ConfigurationError, Conflict, Duplicate, NotFound, UnknownReference
 from app.identity import Principal
+from app.knowledge import memories
 from app.models import Agent, AgentVersion, RegisteredTool, new_id
 from app.patterns import PATTERN_TOOLS
 from app.settings import Settings
@@ -273,7 +274,7 @@ async def rollback(
 
 
 async def delete(session: AsyncSession, workspace_id: UUID, ref: str) -> Agent:
-    """Take an agent out of service; its conversations stay readable.
+    """Take an agent out of service, with what it remembers; its conversations stay readable.
 
     Raises:
         NotFound: when there is no such agent.
@@ -283,6 +284,7 @@ async def delete(session: AsyncSession, workspace_id: UUID, ref: str) -> Agent:
     if agent.id == DEFAULT_AGENT_ID:
         raise Conflict("the default agent can't be deleted; change it instead")
     agent.deleted_at = func.now()
+    await memories.forget_agent(session, workspace_id, agent.id)
     await session.flush()
     return agent
 

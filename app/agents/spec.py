@@ -1,22 +1,21 @@
 """What an agent is: the fields of a version, and the checks a version passes before it is saved."""
 
 import re
-from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Collection
+from copy import deepcopy
+from typing import Annotated, Any, Literal
 
-from jsonschema import exceptions
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import Draft202012Validator
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_ai import StructuredDict
+from pydantic_ai.exceptions import UserError
 
 from app.agents.template import check_instructions
 from app.errors import InvalidRequest, NotAvailable, UnknownReference
 from app.providers import check_model
 from app.settings import Settings
+from app.tools.approval import check_policy
+from app.tools.schema import check_schema
 
-WEEK_SECONDS = 7 * 86400
-MAX_SAID = 300  # Characters of what is said of a value that does not fit.
 LARGEST = 2**63 - 1  # What is stored as JSON comes back whole only up to here.
 RESERVED = frozenset({"register", "import", "execute"})
 UUID_LIKE = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}")
@@ -70,39 +69,6 @@ class ModelSettings(BaseModel):
     )
 
 
-class ApprovalRule(BaseModel):
-    """When a tool may be called: at once, after a person has agreed, or never."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    policy: Literal["auto", "ask", "deny"] = Field(description="What happens to a call.")
-    expires_seconds: float = Field(
-        default=WEEK_SECONDS, ge=1, le=365 * 86400, description="How long a question stays open; a week when left out."
-    )
-    on_expiry: Literal["tell", "fail"] = Field(
-        default="tell", description="Tell the model that the question expired, or fail the run."
-    )
-    arguments: dict[str, Any] = Field(
-        default_factory=dict[str, Any],
-        description="Only calls whose arguments match: equal values, or texts with * and ?. Others go ahead.",
-    )
-
-    def matches(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the rule speaks of a call with these arguments."""
-        return all(_alike(arguments.get(name), wanted) for name, wanted in self.arguments.items())
-
-    @classmethod
-    def of(cls, policy: object) -> "ApprovalRule":
-        """The rule of a stored policy: a word or an object."""
-        return cls.model_validate({"policy": policy} if isinstance(policy, str) else policy)
-
-
-def _alike(value: object, wanted: object) -> bool:
-    if isinstance(wanted, str) and isinstance(value, str):
-        return fnmatchcase(value, wanted)
-    return value == wanted
-
-
 class Limits(BaseModel):
     """What one run may use; reaching one ends it with `limit_reached`, running time with `timed_out`."""
 
@@ -146,7 +112,8 @@ class AgentFields(BaseModel):
     )
     approval: dict[str, Any] = Field(
         default_factory=dict[str, Any],
-        description="Per tool: `auto`, `ask` a person before each call, `deny`, or a rule with a policy and its terms.",
+        description="Per tool: `auto`, `ask` a person before each call, `deny`, a rule with a policy and its terms, or a "
+        "list of rules of which the first that speaks of a call counts.",
     )
     team: dict[str, Any] | None = Field(default=None, description="Agents whose steps are agents. Not offered yet.")
 
@@ -183,8 +150,8 @@ def check(spec: AgentSpec, settings: Settings, tools: Collection[str]) -> AgentS
         _check_tool(tool, tools, f"tools.{position}")
     for tool in spec.approval:
         _check_tool(tool, tools, f"approval.{tool}")
-    for name in ("input_schema", "output_schema"):
-        check_schema(getattr(spec, name), name)
+    check_schema(spec.input_schema, "input_schema")
+    check_output_schema(spec.output_schema, "output_schema")
     return spec.model_copy(update=_canonical(spec, settings))
 
 
@@ -203,16 +170,7 @@ def _refuse_later(spec: AgentSpec) -> None:
     if spec.team is not None:
         raise NotAvailable("teams are not offered yet", field="team")
     for tool, policy in spec.approval.items():
-        _check_policy(policy, f"approval.{tool}")
-
-
-def _check_policy(policy: object, field: str) -> None:
-    try:
-        ApprovalRule.of(policy)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join([field, *(str(part) for part in first["loc"] if part != "policy")])
-        raise InvalidRequest(f"auto, ask, deny, or a rule with a policy: {first['msg']}", field=place) from error
+        check_policy(policy, f"approval.{tool}")
 
 
 def _check_tool(name: str, tools: Collection[str], field: str) -> None:
@@ -223,40 +181,15 @@ def _check_tool(name: str, tools: Collection[str], field: str) -> None:
     raise UnknownReference(f"there is no tool {name!r} in this workspace", field=field)
 
 
-def check_schema(schema: dict[str, Any] | None, field: str) -> None:
-    """Refuse what is no JSON schema of an object.
+def check_output_schema(schema: dict[str, Any] | None, field: str) -> None:
+    """Refuse what no model can be asked to fill in.
 
     Raises:
         InvalidRequest: naming the field.
     """
-    if schema is None:
-        return
+    check_schema(schema, field)
     try:
-        Draft202012Validator.check_schema(schema)
-    except (SchemaError, RecursionError) as error:
-        what = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
-        raise InvalidRequest(f"this is not a JSON schema: {what}", field=field) from error
-    if schema.get("type") != "object":
-        raise InvalidRequest('the schema must have "type": "object" at its top', field=field)
-    if reference := next((found for found in _references(schema) if not found.startswith("#")), None):
-        raise InvalidRequest(f"$ref {reference!r} points elsewhere; only #/... is followed", field=field)
-
-
-def misfit(schema: dict[str, Any], value: Any, field: str) -> str | None:
-    """Where a value does not fit a schema, and why; None when it fits."""
-    found = cast("Any", exceptions).best_match(cast("Any", Draft202012Validator(schema)).iter_errors(value))
-    if found is None:
-        return None
-    place = ".".join([field, *(str(part) for part in found.absolute_path)])
-    return f"{place}: {str(found.message)[:MAX_SAID]}"
-
-
-def _references(value: object) -> list[str]:
-    """Every `$ref` in a schema."""
-    if isinstance(value, Mapping):
-        members = cast("Mapping[str, object]", value)
-        own = members.get("$ref")
-        return [*([own] if isinstance(own, str) else []), *(r for each in members.values() for r in _references(each))]
-    if isinstance(value, list):
-        return [found for each in cast("list[object]", value) for found in _references(each)]
-    return []
+        _ = schema is None or StructuredDict(deepcopy(schema))
+    except UserError as error:  # What models are sent has its $defs written out, which a ring of them has no end of.
+        said = "a structured output can't have a schema whose $defs refer back to themselves"
+        raise InvalidRequest(f"{field}: {said}", field=field) from error

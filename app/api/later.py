@@ -13,7 +13,6 @@ LATER = {
     "/budgets": "budgets",
     "/documents": "documents",
     "/email/inbound": "replies by e-mail",
-    "/memories": "memories",
     "/slack/events": "replies in Slack",
     "/slack/interactivity": "buttons in Slack",
     "/unsubscribe": "unsubscribing by link",

@@ -11,10 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import approvals, conversations
-from app.agents import check_schema
+from app.agents import check_output_schema
 from app.api.access import Caller
 from app.api.answers import ANSWERS, Answer, MessageOut, Prefer, answer_to, made_before
-from app.api.conversations import Policy, Reader, Writer, check_context, find, refuse_later
+from app.api.conversations import Attachments, Policy, Reader, Writer, attached, check_context, find, refuse_later
 from app.api.idempotency import Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.strict import resource
@@ -37,7 +37,7 @@ class MessageFields(BaseModel):
     on_message: Policy | None = Field(default=None, description="Overrides the conversation's policy.")
     output_schema: Json | None = Field(default=None, description="JSON schema of the output, of type object.")
     budget: Json | None = Field(default=None, description="Not offered yet.")
-    attachments: list[str] | None = Field(default=None, description="Not offered yet.")
+    attachments: Attachments = Field(default_factory=list[UUID], description="Artifacts sent along, by id.")
 
 
 class MessageBody(MessageFields):
@@ -129,10 +129,11 @@ def turn_of(caller: Caller, text: str | None, body: MessageFields) -> Turn:
     """A message body as the turn it asks for."""
     refuse_later(body)
     check_context(body.context_data)
-    check_schema(body.output_schema, "output_schema")
+    check_output_schema(body.output_schema, "output_schema")
     return Turn(
         text,
         context=body.context_data,
+        attachments=attached(caller, body.attachments),
         on_message=body.on_message,
         principal_id=caller.principal.id,
         run={"output_schema": body.output_schema, "detached": body.background},

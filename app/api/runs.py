@@ -109,6 +109,9 @@ class StepOut(BaseModel):
     duration_ms: float | None
     input: Any | None
     output: Any | None
+    artifact_id: UUID | None = Field(
+        default=None, description="The last file a call kept; the whole result where it was cut."
+    )
     error: str | None
     usage: Usage | None
     cost_usd: float | None
@@ -340,6 +343,7 @@ def _tool_step(row: ToolCall) -> StepOut:
         duration_ms=row.duration_ms,
         input=row.arguments,
         output=row.result,
+        artifact_id=row.artifact_id,
         error=row.error,
         usage=None,
         cost_usd=None,

@@ -27,6 +27,7 @@ from app.errors import (
     NotFound,
     UnknownReference,
 )
+from app.knowledge.memories import Memories, Origin, Owner
 from app.models import RegisteredTool, ToolVersion, new_id
 from app.sandbox import Limits
 from app.settings import Settings
@@ -295,6 +296,8 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         settings=caller.settings,
         egress=engine.egress,
         credentials=engine.credentials,
+        sessions=engine.sessions,
+        memories=_memories(caller),
         providers=engine.providers,
         effect_key=new_id(),
         database=caller.database,
@@ -312,6 +315,12 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
             await key.give_back(connection, context.effect_key)
         raise
     return ExecutedOut(result=done.result, duration_ms=done.duration_ms, error=done.error)
+
+
+def _memories(caller: Caller) -> Memories:
+    """A call by hand has a person, and no agent or task."""
+    who = caller.principal.id
+    return Memories(caller.database, caller.workspace_id, {"person": Owner(principal_id=who)}, Origin(who))
 
 
 EXECUTED = "select result, duration_ms, error from tool_calls where workspace_id = $1 and id = $2"

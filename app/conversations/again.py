@@ -152,11 +152,11 @@ from messages where conversation_id = $2 and seq <= $3
 """
 COPY_CALLS = """
 insert into tool_calls (id, workspace_id, conversation_id, message_seq, call_index, sub_index, run_id, tool_call_id,
-    tool, tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, error, started_at, finished_at,
+    tool, tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, artifact_id, error, started_at, finished_at,
     duration_ms)
 select gen_random_uuid(), workspace_id, $1, message_seq, call_index, sub_index, run_id, tool_call_id, tool,
-    tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, error, started_at, finished_at,
-    duration_ms
+    tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, artifact_id, error, started_at,
+    finished_at, duration_ms
 from tool_calls where conversation_id = $2 and message_seq <= $3
 """
 

@@ -5,7 +5,7 @@ its addresses are checked, and the connection goes to a checked one. So a name t
 differently the second time, a redirect and an odd spelling of an address are all the same case.
 """
 
-from app.egress.client import Egress, Resolver, Response
+from app.egress.client import Egress, Resolver, Response, Stream
 from app.egress.policy import Policy, check_url, is_refused
 
-__all__ = ["Egress", "Policy", "Resolver", "Response", "check_url", "is_refused"]
+__all__ = ["Egress", "Policy", "Resolver", "Response", "Stream", "check_url", "is_refused"]

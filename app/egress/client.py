@@ -22,6 +22,8 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 MAX_BODY_BYTES = 5_000_000
 MAX_REDIRECTS = 10
 CONNECT_SECONDS = 10.0
+MAX_STREAMS = 400
+CONNECTION_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 # What may go along to another origin after a redirect; anything else may be a secret.
 PORTABLE_HEADERS = frozenset({"accept", "accept-language", "user-agent", "content-type"})
@@ -127,6 +129,31 @@ class Response:
         return {"content-type": self.headers.get("content-type", "text/plain")}
 
 
+@dataclass(frozen=True)
+class Stream:
+    """An answer whose body has not been read yet; whoever opened it closes it."""
+
+    status: int
+    headers: httpx.Headers
+    answer: httpcore.Response = field(repr=False)
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """The body, piece by piece.
+
+        Raises:
+            EgressFailed: when the connection breaks.
+        """
+        try:
+            async for piece in self.answer.aiter_stream():
+                yield piece
+        except CONNECTION_ERRORS as error:
+            raise EgressFailed(f"egress: the connection broke: {error or type(error).__name__}") from error
+
+    async def aclose(self) -> None:
+        """Give the connection back, or end it where the body was not read to its end."""
+        await self.answer.aclose()
+
+
 class Egress:
     """The guarded client; one per process, its connections are shared by all who fetch."""
 
@@ -145,6 +172,8 @@ class Egress:
         tls.load_default_certs()  # beside the bundled roots: an operator's own
         self._guarded = _pool(tls, GuardedBackend(self._policy, resolver))
         self._plain = _pool(tls, _network_backend())
+        # Streams stay open for long: they must not take the connections of those who only fetch.
+        self._streams = _pool(tls, GuardedBackend(self._policy, resolver), connections=MAX_STREAMS)
 
     def check_url(self, url: str) -> None:
         """Refuse a URL that `fetch` would refuse whatever its name resolves to.
@@ -191,13 +220,38 @@ class Egress:
                 return await self._follow(request, MAX_REDIRECTS if follow_redirects else 0, max_bytes, operator_url)
         except TimeoutError as error:
             raise EgressFailed(f"egress: {request.url.host} did not answer within {timeout_seconds:g} s") from error
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+        except CONNECTION_ERRORS as error:
             raise EgressFailed(f"egress: {request.url.host} failed: {error or type(error).__name__}") from error
+
+    async def open(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> Stream:
+        """Make one request and answer as soon as the answer's head is there; no redirect is followed.
+
+        The caller keeps the time, counts the bytes, and closes the stream.
+
+        Raises:
+            EgressRefused: the guard does not let it through.
+            EgressFailed: it could not be reached or did not answer properly.
+        """
+        request = _request(method, url, headers, content, None)
+        request.headers["accept-encoding"] = "identity"
+        self._policy.check_url(str(request.url))
+        try:
+            answer = await self._streams.handle_async_request(_wire(request))
+        except CONNECTION_ERRORS as error:
+            raise EgressFailed(f"egress: {request.url.host} failed: {error or type(error).__name__}") from error
+        found = httpx.Headers(answer.headers)
+        if found.get("content-encoding", "identity").strip().lower() != "identity":
+            await answer.aclose()
+            raise EgressFailed(f"egress: {request.url.host} answered in an encoding that was not asked for")
+        return Stream(answer.status, found, answer)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._guarded.aclose()
         await self._plain.aclose()
+        await self._streams.aclose()
 
     async def _follow(self, request: httpx.Request, hops: int, max_bytes: int, operator_url: bool) -> Response:
         pool = self._plain if operator_url else self._guarded
@@ -218,31 +272,39 @@ class Egress:
     async def _send(self, pool: httpcore.AsyncConnectionPool, request: httpx.Request, max_bytes: int) -> Response:
         if pool is self._guarded:
             self._policy.check_url(str(request.url))
-        async with pool.stream(
-            request.method,
-            httpcore.URL(
-                scheme=request.url.raw_scheme,
-                host=request.url.raw_host,
-                port=request.url.port,
-                target=request.url.raw_path,
-            ),
-            headers=request.headers.raw,
-            content=request.content or None,
-            extensions={"timeout": {"connect": CONNECT_SECONDS}},
-        ) as answer:
+        answer = await pool.handle_async_request(_wire(request))
+        try:
             found = httpx.Headers(answer.headers)
             body = await _read(answer.aiter_stream(), found.get("content-encoding", ""), max_bytes)
             return Response(answer.status, found, body, str(request.url))
+        finally:
+            await answer.aclose()
 
 
 def _network_backend() -> httpcore.AsyncNetworkBackend:
     return cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
 
-def _pool(tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend) -> httpcore.AsyncConnectionPool:
+def _wire(request: httpx.Request) -> httpcore.Request:
+    """A request as the connections take it."""
+    target = httpcore.URL(
+        scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
+    )
+    return httpcore.Request(
+        request.method,
+        target,
+        headers=request.headers.raw,
+        content=request.content or None,
+        extensions={"timeout": {"connect": CONNECT_SECONDS}},
+    )
+
+
+def _pool(
+    tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend, *, connections: int = 100
+) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         ssl_context=tls,
-        max_connections=100,
+        max_connections=connections,
         max_keepalive_connections=20,
         keepalive_expiry=5.0,
         network_backend=backend,

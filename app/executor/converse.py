@@ -13,7 +13,7 @@ from pydantic_ai.output import StructuredDict
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RunUsage, UsageLimits
 
-from app.agents import misfit, render_instructions
+from app.agents import render_instructions
 from app.db import dump_json
 from app.events import EventType, NewEvent
 from app.executor.load import Loaded
@@ -23,6 +23,7 @@ from app.executor.toolbox import Toolbox
 from app.messages import Json, clean_value
 from app.runs import RunState, Write
 from app.settle import Outcome
+from app.tools.schema import misfit
 
 
 @dataclass(frozen=True)

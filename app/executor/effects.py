@@ -1,16 +1,25 @@
-"""What tools may do beyond their run: tell people, and store a task. Each in one transaction, once per effect key."""
+"""What tools may do beyond their run: tell people, keep files, store a task, remember.
+
+Each in one transaction, once per effect key.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid5
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import artifacts, conversations, tasks
 from app.artifacts import NewArtifact
 from app.db import Connection, Database, Row
 from app.errors import LeaseLost, ParleyError, ToolError
 from app.events import Bus, EventType, NewEvent, append
+from app.executor.load import Loaded
 from app.executor.toolbox import CallContext
+from app.knowledge.memories import Memories, Origin, Owner, Scope
 from app.messages import clean_text
+from app.models import Run
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
 from app.queue import Bell
@@ -28,7 +37,7 @@ HELD = "select id from runs where id = $1 and fence = $2 and state = 'running' f
 
 
 class Effects:
-    """The engine's answer to `ToolContext.notify` and `schedule_task`."""
+    """The engine's answer to `ToolContext.notify`, `keep`, `schedule_task` and `memories`."""
 
     def __init__(self, database: Database, bus: Bus, bell: Bell) -> None:
         """Act on this database."""
@@ -113,6 +122,31 @@ class Effects:
                 task_id=context.effect_key,
             )
         return f"Stored task {created.id}; it is first due {created.next_fire_at:%Y-%m-%d %H:%M} UTC."
+
+    def memories(self, context: CallContext) -> Memories:
+        """The memories of those the run belongs to: nothing that a model says can name others."""
+        loaded = context.loaded
+
+        async def hold(session: AsyncSession) -> None:
+            ours = select(Run.id).where(Run.id == loaded.run_id, Run.fence == loaded.fence, Run.state == "running")
+            if await session.scalar(ours.with_for_update(key_share=True)) is None:  # As `HELD`.
+                raise LeaseLost
+
+        origin = Origin(loaded.principal_id, loaded.trusted, loaded.conversation_id, loaded.run_id)
+        return Memories(self._database, loaded.workspace_id, _owners(loaded), origin, hold)
+
+
+def _owners(loaded: Loaded) -> dict[Scope, Owner]:
+    """Whom a run remembers about: its person is who the application says it is, else who wrote or made the task.
+
+    Where nobody of the workspace is behind the text, it has no person: a stranger must not read what is theirs.
+    """
+    owners: dict[Scope, Owner] = {"agent": Owner(agent_id=loaded.agent_id)}
+    if task_id := loaded.task_id or loaded.conversation_task_id:
+        owners["task"] = Owner(task_id=task_id)
+    if loaded.trusted and (loaded.user or loaded.principal_id):
+        owners["person"] = Owner(user=loaded.user) if loaded.user else Owner(principal_id=loaded.principal_id)
+    return owners
 
 
 async def _plan(

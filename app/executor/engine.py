@@ -21,6 +21,7 @@ from app.executor.breakers import Breakers
 from app.executor.effects import Effects
 from app.executor.execute import Execution, Stop, execute
 from app.executor.load import Loads
+from app.knowledge.embedding import Embedder
 from app.messages import Json
 from app.models import new_id
 from app.providers import Providers
@@ -41,6 +42,7 @@ from app.runs import (
 from app.settings import Settings, process_name
 from app.settle import Outcome, Settled, Settlement, Settlements, cancelled, failed, settle
 from app.tasks import NewTasks
+from app.tools.mcp_sessions import Sessions
 
 GRACE_SECONDS = 5.0
 LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
@@ -63,6 +65,7 @@ class Engine:
         self.box = Box.from_settings(settings)
         self.egress = Egress(settings)
         self.credentials = Credentials(database, self.box, self.egress)
+        self.sessions = Sessions(self.egress, self.credentials)
         self.breakers = Breakers(database, settings, self._failure_of, self._tell_breakers)
         self.providers = Providers(settings, self.breakers.guard)
         self.beginnings = Beginnings(database, settings)
@@ -70,7 +73,8 @@ class Engine:
         self.loads = Loads(database)
         self.checkpoints = Checkpoints(database)
         self.settlements = Settlements(database, settings)
-        self.effects = Effects(database, self.bus, self.bell)
+        self.embedder = Embedder(settings, self.providers)
+        self.effects = Effects(database, self.bus, self.bell, self.embedder)
         self.heartbeat = Heartbeat(settings, self._on_lost, self._on_cancel)
         self.running: dict[UUID, Execution] = {}
         self.on_free: Callable[[], None] = lambda: None
@@ -109,6 +113,7 @@ class Engine:
         await self.bus.stop()
         await self.bell.close()
         await self.providers.aclose()
+        await self.sessions.aclose()
         await self.egress.aclose()
         await sandbox.aclose()
         await self.database.close()

@@ -127,7 +127,15 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
     effects = engine.effects
     doors = Doors(
-        engine.settings, engine.egress, engine.credentials, model, effects.notify, effects.schedule, effects.keep
+        engine.settings,
+        engine.egress,
+        engine.credentials,
+        engine.sessions,
+        model,
+        effects.notify,
+        effects.schedule,
+        effects.keep,
+        effects.memories,
     )
     toolbox = Toolbox(tools, loaded, doors, recorder)
     speech = Speech(engine.bus, loaded, recorder)

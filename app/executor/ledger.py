@@ -198,8 +198,8 @@ class Ledger:
     # --- calls end ---------------------------------------------------------------------------------------
 
     def finish(self, call: Call, record: CallRecord, usage: Usage) -> Write:
-        """A call has ended: done, failed, denied or unknown."""
-        call.record = record
+        """A call has ended, with what it cost: done, failed, denied or unknown."""
+        call.record = record = replace(record, cost_usd=usage.cost_usd)
         return Write(calls=[record], events=[self._ended(call)], usage=usage)
 
     def close(self, write: Write, body: Json) -> None:

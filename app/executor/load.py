@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from app.agents import AgentSpec, misfit
+from app.agents import AgentSpec
 from app.coalesce import Coalescer
 from app.db import Database, Row
 from app.errors import AgentGone, InputInvalid, LeaseLost
 from app.messages import Json
 from app.patterns import PATTERNS, Pattern
+from app.tools.approval import Occasion
+from app.tools.schema import misfit
 
 USED = ("requests", "input_tokens", "output_tokens", "cost_usd", "tool_calls")
 
@@ -21,7 +23,8 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     r.ran_seconds, r.deadline_at, extract(epoch from r.deadline_at - now())::float as deadline_seconds,
     r.output_schema, r.pins, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.principal_id, r.task_id,
     r.agent_version, r.number, r.cancel_requested_at,
-    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin, a.name as agent,
+    c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin,
+    c.task_id as conversation_task_id, c.agent_id, a.name as agent,
     a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
     (select t.input from tasks t where t.id = r.task_id) as task_input,
     (select count(*) from tool_calls t where t.run_id = r.id) as tool_calls,
@@ -35,7 +38,8 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     (select coalesce(json_agg(json_build_object('kind', p.kind, 'subject', p.subject, 'state', p.state,
         'decision', p.decision, 'args_sha256', p.args_sha256, 'reason', p.reason) order by p.id), '[]')
      from approvals p where p.run_id = r.id and p.state <> 'pending') as decisions,
-    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec)), '[]')
+    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec,
+        'approval', t.approval)), '[]')
      from tools t join tool_versions tv on tv.tool_id = t.id and tv.version = coalesce(
         (r.pins->'tools'->>t.name)::bigint, t.published_version)
      where t.workspace_id = r.workspace_id and t.deleted_at is null and t.enabled
@@ -57,6 +61,7 @@ class Loaded:
     workspace_id: UUID
     principal_id: UUID | None
     task_id: UUID | None
+    conversation_task_id: UUID | None
     fence: int
     write_no: int
     attempt: int
@@ -68,10 +73,12 @@ class Loaded:
     pins: Json | None
     used: Json
     pattern: Pattern
+    origin: str
     trusted: bool
     context_data: Json
     user: str | None
     title: str
+    agent_id: UUID
     agent: str
     spec: AgentSpec
     messages: list[Json]
@@ -80,6 +87,11 @@ class Loaded:
     decisions: list[Json]
     registered_tools: list[Json]
     cancel_requested: bool
+
+    @property
+    def occasion(self) -> Occasion:
+        """What approval policies ask of the conversation."""
+        return Occasion(self.origin, self.trusted)
 
     @property
     def history(self) -> list[Json]:
@@ -133,6 +145,7 @@ def loaded(row: Row) -> Loaded:
         workspace_id=row["workspace_id"],
         principal_id=row["principal_id"],
         task_id=row["task_id"],
+        conversation_task_id=row["conversation_task_id"],
         fence=row["fence"],
         write_no=row["write_no"],
         attempt=row["attempt"],
@@ -144,10 +157,12 @@ def loaded(row: Row) -> Loaded:
         pins=row["pins"],
         used={name: row[name] for name in USED},
         pattern=PATTERNS[row["pattern_type"]],
+        origin=row["origin"],
         trusted=row["trusted"],
         context_data=row["context_data"],
         user=row["user"],
         title=row["title"],
+        agent_id=row["agent_id"],
         agent=row["agent"],
         spec=spec,
         messages=row["messages"],

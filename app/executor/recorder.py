@@ -27,6 +27,7 @@ from app import failpoints
 from app.errors import LimitReached
 from app.events import Bus, EventType, NewEvent, stored
 from app.executor.ledger import Call, Ledger
+from app.executor.files import Files
 from app.executor.load import Loaded
 from app.messages import Json, clean_text, clean_value, role_of, text_of
 from app.providers import cost_of
@@ -41,7 +42,9 @@ MAX_NAME = 200  # Characters of a tool's name or a call's id, as a model gives t
 class Recorder:
     """Writes one claimed run."""
 
-    def __init__(self, checkpoints: Checkpoints, bus: Bus, loaded: Loaded, tools: dict[str, Tool], model: str) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, bus: Bus, loaded: Loaded, tools: dict[str, Tool], model: str, files: Files
+    ) -> None:
         """Begin where the loaded rows end.
 
         Args:
@@ -50,12 +53,14 @@ class Recorder:
             loaded: The run and its rows.
             tools: By name; what a call's row says about risk and repetition.
             model: The run's model, for its row.
+            files: What its model sees of files that messages name.
         """
         self._checkpoints = checkpoints
         self._bus = bus
         self._loaded = loaded
         self._ledger = Ledger(loaded, tools)
         self._model: str | None = model
+        self._files = files
         versions = self._ledger.versions
         self._pins: Json | None = {"tools": versions} if versions and loaded.pins is None else None
         self._write_no = loaded.write_no
@@ -169,7 +174,7 @@ class Recorder:
             write.events.append(self._created(len(write.messages), body["role"], body["text"]))
             write.messages.append(NewMessage(body["role"], body["text"], body["message"]))
         await self.write(write, "steer")
-        bodies = [steer["body"]["message"] for steer in steers]
+        bodies = await self._files.put_in([steer["body"]["message"] for steer in steers])
         return [message for message in ModelMessagesTypeAdapter.validate_python(bodies) if message.kind == "request"]
 
     async def next_turn(self, messages: Sequence[ModelMessage], prompt: Json, events: list[NewEvent]) -> ModelRequest:
@@ -264,7 +269,7 @@ class Recorder:
         await self.write(self._ledger.start(call), "tool start")
 
     async def finish_call(self, call: Call, record: CallRecord, usage: Usage) -> None:
-        """Commit how a call ended: done, failed, denied or unknown."""
+        """Commit how a call ended, with what it cost: done, failed, denied or unknown."""
         await self.write(self._ledger.finish(call, record, usage), "tool result")
 
 

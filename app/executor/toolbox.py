@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial
 from typing import Any, NoReturn
 from uuid import UUID
@@ -21,7 +22,6 @@ from pydantic_ai.models import Model
 from pydantic_ai.tools import RunContext
 from pydantic_ai.tools import Tool as LibraryTool
 
-from app.agents import ApprovalRule
 from app.approvals import NewApproval
 from app.credentials import Credentials
 from app.egress import Egress
@@ -38,13 +38,19 @@ from app.events import EventType, NewEvent
 from app.executor.ledger import Call, sha256_of
 from app.executor.load import Loaded
 from app.executor.recorder import Recorder, add
+from app.knowledge.library import Library
+from app.knowledge.memories import Memories
 from app.messages import Json, as_file, clean_result, clean_text
 from app.providers import cost_of
 from app.runs import Usage, Write
 from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool, offered
+from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter
 from app.tools.clock import CallClock
-from app.tools.stored import stored_tool
+from app.tools.invoke import invoke
+from app.tools.mcp_sessions import Sessions
+from app.tools.schema import fitting
+from app.tools.stored import registered_tool
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -57,19 +63,27 @@ ASK = ApprovalRule(policy="ask")
 
 def tools_of(settings: Settings, loaded: Loaded) -> dict[str, Tool]:
     """The tools of the agent version that this conversation may use."""
-    at_hand = offered(settings) | {record["name"]: stored_tool(record["spec"]) for record in loaded.registered_tools}
+    at_hand = offered(settings) | {record["name"]: registered_tool(record) for record in loaded.registered_tools}
     names = [*loaded.spec.tools, *loaded.pattern.tools]
     chosen = {name: at_hand[name] for name in names if name in at_hand}
-    denied = {name for name, policy in loaded.spec.approval.items() if policy == "deny"}
-    return {name: tool for name, tool in chosen.items() if name not in denied}
+    return {name: tool for name, tool in chosen.items() if not _never(loaded, tool)}
+
+
+def _never(loaded: Loaded, tool: Tool) -> bool:
+    return any(
+        never(rules, loaded.occasion) for rules in (tool.approval, rules_of(loaded.spec.approval.get(tool.name)))
+    )
 
 
 def rule_of(loaded: Loaded, tool: Tool, arguments: dict[str, Any]) -> ApprovalRule:
-    """What the agent says of a call, else what its conversation's origin asks for."""
-    if tool.name in loaded.spec.approval:
-        rule = ApprovalRule.of(loaded.spec.approval[tool.name])
-        return rule if rule.matches(arguments) else AUTO
-    return AUTO if loaded.trusted or tool.risk in UNTRUSTED_RISKS else ASK
+    """What holds for a call: the stricter of the tool's own rule and the agent's.
+
+    Where the agent says nothing of the call, what its conversation's origin asks for stands in the agent's place.
+    """
+    own = first_rule(tool.approval, loaded.occasion, arguments)
+    agents = first_rule(rules_of(loaded.spec.approval.get(tool.name)), loaded.occasion, arguments)
+    usual = AUTO if loaded.trusted or tool.risk in UNTRUSTED_RISKS else ASK
+    return stricter(agents or usual, own or AUTO)
 
 
 Notify = Callable[["CallContext", str, str | None], Awaitable[str]]
@@ -85,10 +99,13 @@ class Doors:
     settings: Settings
     egress: Egress
     credentials: Credentials
+    sessions: Sessions
     model: Model
     notify: Notify
     schedule: Schedule
     keep: Keep
+    memories: Callable[["CallContext"], Memories]
+    documents: Callable[["CallContext"], Library]
 
 
 @dataclass
@@ -103,6 +120,7 @@ class CallContext:
     code_calls: CodeCalls
     clock: CallClock
     usage: Usage = field(default_factory=Usage)
+    artifact_id: UUID | None = None  # Of the last file it kept.
 
     @property
     def workspace_id(self) -> UUID:
@@ -134,6 +152,21 @@ class CallContext:
         """The credentials, opened at the moment of a call."""
         return self.doors.credentials
 
+    @property
+    def sessions(self) -> Sessions:
+        """The process's sessions with MCP servers."""
+        return self.doors.sessions
+
+    @property
+    def documents(self) -> Library:
+        """The documents of the run's workspace."""
+        return self.doors.documents(self)
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered about the run's agent, task and person."""
+        return self.doors.memories(self)
+
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Append `run.progress`."""
         payload = {"text": clean_text(text, 2000), "done": done, "total": total}
@@ -146,7 +179,9 @@ class CallContext:
 
     async def keep(self, name: str, media_type: str, content: bytes) -> dict[str, Any]:
         """Keep a file as an artifact of this conversation."""
-        return await self.doors.keep(self, name, media_type, content)
+        kept = await self.doors.keep(self, name, media_type, content)
+        self.artifact_id = UUID(kept["artifact_id"])
+        return kept
 
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once; its usage is the run's."""
@@ -154,6 +189,10 @@ class CallContext:
         used = response.usage
         self.usage = add(self.usage, Usage(1, used.input_tokens, used.output_tokens, cost_of(response)))
         return "".join(part.content for part in response.parts if part.part_kind == "text")
+
+    def spend(self, cost_usd: Decimal) -> None:
+        """What the call cost beside its model requests; it is the run's."""
+        self.usage = add(self.usage, Usage(cost_usd=cost_usd))
 
     async def notify(self, text: str, channel: str | None) -> str:
         """Plan a delivery to whoever follows this conversation."""
@@ -245,9 +284,10 @@ class Toolbox:
         if rule.policy == "auto":
             return arguments
         if rule.policy == "deny":
-            await self._refused(call, f"the agent's policy denies this call of {tool.name}")
+            await self._refused(call, f"the policy denies this call of {tool.name}")
         decision = self._decision(call, "tool")
         if decision is None or decision["args_sha256"] != call.record.args_sha256:
+            await self._fit(tool, call, arguments)  # Nobody is asked about a call that can't be made.
             raise self._parked("tool", call, rule, call.record.arguments)
         if decision["state"] != "approved":
             await self._refused(call, _refusal(decision, f"the call of {tool.name}"))
@@ -255,7 +295,19 @@ class Toolbox:
         if edited is None:
             return arguments
         call.record = replace(call.record, arguments=edited, args_sha256=sha256_of(edited))
+        if rule_of(self._loaded, tool, edited).policy == "deny":
+            await self._refused(call, f"the policy denies the call of {tool.name} that a person has edited")
         return edited
+
+    async def _fit(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> None:
+        """Tell the model of arguments that do not fit."""
+        try:
+            fitting(tool.parameters, arguments)
+        except InvalidArguments as error:
+            said = clean_text(error.detail, 2000)
+            record = replace(call.record, state="failed", error=said, result={"retry": True})
+            await self._recorder.finish_call(call, record, Usage())
+            raise _as_told(said, retry=True) from error
 
     async def _after_unknown(self, tool: Tool, call: Call, arguments: dict[str, Any]) -> Any:
         """The call was under way when its process died: only a person can say whether it happened.
@@ -316,7 +368,7 @@ class Toolbox:
         began = time.monotonic()
         try:
             async with clock:
-                result = await _kept(tool, context, await tool.call(context, arguments))
+                result = await _kept(tool, context, await invoke(tool, context, arguments))
         except Park as park:
             result = await self._answered(tool, call, park)
         except (RunFailed, CallDeferred, LeaseLost, DatabaseUnavailable, asyncio.CancelledError):
@@ -328,8 +380,9 @@ class Toolbox:
             await self._failed(call, context, said, began, retry=isinstance(error, InvalidArguments))
             raise _as_told(said, retry=isinstance(error, InvalidArguments)) from error
         duration = (time.monotonic() - began) * 1000
-        done = replace(call.record, state="done", result=result, duration_ms=round(duration, 2))
-        await self._recorder.finish_call(call, done, context.usage)
+        context.spend(tool.cost_usd)
+        done = replace(call.record, state="done", result=result, artifact_id=context.artifact_id)
+        await self._recorder.finish_call(call, replace(done, duration_ms=round(duration, 2)), context.usage)
         return result
 
     def _context(self, tool: Tool, call: Call, clock: CallClock) -> CallContext:
@@ -341,8 +394,8 @@ class Toolbox:
     async def _failed(self, call: Call, context: CallContext, said: str, began: float, *, retry: bool) -> None:
         duration = (time.monotonic() - began) * 1000
         result = {"retry": True} if retry else None
-        record = replace(call.record, state="failed", error=said, result=result, duration_ms=round(duration, 2))
-        await self._recorder.finish_call(call, record, context.usage)
+        record = replace(call.record, state="failed", error=said, result=result, artifact_id=context.artifact_id)
+        await self._recorder.finish_call(call, replace(record, duration_ms=round(duration, 2)), context.usage)
 
 
 async def _kept(tool: Tool, context: CallContext, value: Any) -> Any:

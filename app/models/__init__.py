@@ -1,12 +1,14 @@
 """Rows, indexes and constraints, one file per noun; no behaviour."""
 
-from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolVersion
+from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolSource, ToolVersion
 from app.models.artifact import Artifact
 from app.models.breaker import Breaker
 from app.models.conversation import Conversation, Event, Head, Input, Message
 from app.models.credential import Canary, Credential
 from app.models.delivery import Delivery
+from app.models.document import Chunk, Document
 from app.models.identity import ApiKey, AuditEntry, Idempotency, Principal, WorkerProcess, Workspace
+from app.models.memory import Memory
 from app.models.run import Approval, Hold, Run, ToolCall
 from app.models.table import Base, new_id
 from app.models.task import Fire, Receipt, Task, TaskDependency
@@ -21,15 +23,18 @@ __all__ = [
     "Base",
     "Breaker",
     "Canary",
+    "Chunk",
     "Conversation",
     "Credential",
     "Delivery",
+    "Document",
     "Event",
     "Fire",
     "Head",
     "Hold",
     "Idempotency",
     "Input",
+    "Memory",
     "Message",
     "Principal",
     "Receipt",
@@ -38,6 +43,7 @@ __all__ = [
     "Task",
     "TaskDependency",
     "ToolCall",
+    "ToolSource",
     "ToolVersion",
     "WorkerProcess",
     "Workspace",

@@ -1,10 +1,10 @@
-"""Agents and tools with their immutable versions."""
+"""Agents and tools with their immutable versions, and the sources that tools are read from."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, func, text
+from sqlalchemy import Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.table import Base, Owned, in_workspace, points_at, unique_in_workspace
@@ -50,12 +50,17 @@ class RegisteredTool(Owned, Base):
         unique_in_workspace(),
         in_workspace(),
         Index("uq_tools_name", "workspace_id", "name", unique=True, postgresql_where=text("deleted_at is null")),
+        points_at("tool_sources", "source_id"),
+        Index("ix_tools_source_id", "source_id", postgresql_where=text("source_id is not null")),
     )
 
     name: Mapped[str]
     kind: Mapped[str]
     enabled: Mapped[bool] = mapped_column(server_default=text("true"))
     published_version: Mapped[int]
+    approval: Mapped[Any | None]
+    source_id: Mapped[UUID | None]
+    disabled_reason: Mapped[str | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
 
@@ -73,3 +78,25 @@ class ToolVersion(Base):
     sha256: Mapped[str]
     principal_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ToolSource(Owned, Base):
+    """What tools are read from, and read again: an MCP server or an OpenAPI document."""
+
+    __tablename__ = "tool_sources"
+    __table_args__ = (
+        unique_in_workspace(),
+        in_workspace(),
+        UniqueConstraint("workspace_id", "name"),
+        Index("ix_tool_sources_due_at", "due_at", postgresql_where=text("due_at is not null")),
+    )
+
+    name: Mapped[str]
+    kind: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    sha256: Mapped[str | None]
+    skipped: Mapped[list[Any]]
+    error: Mapped[str | None]
+    read_at: Mapped[datetime | None]
+    due_at: Mapped[datetime | None]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -126,6 +126,7 @@ class ToolCall(Owned, Base):
         UniqueConstraint("conversation_id", "message_seq", "call_index", "sub_index", name="uq_tool_calls_effect"),
         CheckConstraint("state in ('proposed', 'started', 'done', 'failed', 'denied', 'unknown')", name="state"),
         Index(None, "run_id"),
+        Index("ix_tool_calls_history", "workspace_id", "tool", "id"),
     )
 
     conversation_id: Mapped[UUID | None]
@@ -148,6 +149,7 @@ class ToolCall(Owned, Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     duration_ms: Mapped[float | None]
+    cost_usd: Mapped[Decimal | None]
 
 
 class Approval(Owned, Base):

@@ -7,7 +7,17 @@ need the names alone. The rest is imported when it is first asked for.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from app.providers.names import DEMO, Circuit, add_provider, check_model, circuits, default_model, missing_key
+from app.providers.names import (
+    DEMO,
+    LOCAL,
+    Circuit,
+    add_provider,
+    check_model,
+    circuits,
+    default_embedder,
+    default_model,
+    missing_key,
+)
 
 if TYPE_CHECKING:
     from app.providers.clients import Providers
@@ -18,6 +28,7 @@ HOMES = {"Providers": "clients", "classify": "failures", "cost_of": "failures", 
 
 __all__ = [
     "DEMO",
+    "LOCAL",
     "Circuit",
     "ModelFactory",
     "Providers",
@@ -26,6 +37,7 @@ __all__ = [
     "circuits",
     "classify",
     "cost_of",
+    "default_embedder",
     "default_model",
     "missing_key",
 ]

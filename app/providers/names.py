@@ -12,6 +12,7 @@ from app.settings import Settings
 
 DEMO = "demo"
 SCRIPTED = "scripted"
+LOCAL = "local"
 
 # A provider's name may hold slashes, dots and further colons (`ollama:qwen3:8b`), never blanks.
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
@@ -65,6 +66,13 @@ _DEFAULTS = (
     ("anthropic_api_key", "anthropic:claude-sonnet-5-5"),
     ("google_api_key", "google:gemini-3.8-flash"),
 )
+
+# The embedding model each key stands for when EMBEDDING_MODEL is unset. A server of one's own at the base URL may have none.
+_EMBEDDERS = (
+    ("openai_api_key", "openai_base_url", "openai:text-embedding-3-small"),
+    ("google_api_key", "google_base_url", "google:gemini-embedding-001"),
+)
+EMBEDDING_FAMILIES = ("openai", "google", "ollama")
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,33 @@ def default_model(settings: Settings) -> tuple[str, str]:
         if getattr(settings, key):
             return model, f"{key.upper()} is set and DEFAULT_MODEL is not"
     return DEMO, "no provider key is set: the offline demo model answers; set DEFAULT_MODEL or a key to change that"
+
+
+def default_embedder(settings: Settings) -> tuple[str, str]:
+    """The model that turns documents into vectors, and the reason in plain words.
+
+    Raises:
+        ConfigurationError: when EMBEDDING_MODEL names no provider that has such models.
+    """
+    if settings.embedding_model:
+        return _named_embedder(settings.embedding_model), "EMBEDDING_MODEL names it"
+    for key, base_url, model in _EMBEDDERS:
+        if getattr(settings, key) and not getattr(settings, base_url):
+            return model, f"{key.upper()} is set and EMBEDDING_MODEL is not"
+    return LOCAL, "EMBEDDING_MODEL is not set, nor a key of OpenAI or Google: words and their parts are compared"
+
+
+def _named_embedder(string: str) -> str:
+    if string.strip() == LOCAL:
+        return LOCAL
+    try:
+        name = parse(string, field="EMBEDDING_MODEL")
+    except InvalidModel as error:
+        raise ConfigurationError(f"EMBEDDING_MODEL: {error.detail}", field="EMBEDDING_MODEL") from error
+    if name.provider == DEMO or name.source.family not in EMBEDDING_FAMILIES:
+        said = f"EMBEDDING_MODEL: {name} embeds nothing: write openai:NAME, google:NAME, ollama:NAME or {LOCAL}"
+        raise ConfigurationError(said, field="EMBEDDING_MODEL")
+    return str(name)
 
 
 def credential(settings: Settings, source: Source) -> tuple[str, str | None]:

@@ -60,6 +60,8 @@ class CallRecord:
         message_seq: Number of the response that asked for it.
         call_index: Index of the call in that response.
         sub_index: 0, or from 1 on the number of a call that the code of that call made.
+        artifact_id: The last file it kept; where its result was cut for the history, the whole of it.
+        cost_usd: What it cost, once it has ended; None while that is not known.
     """
 
     tool_call_id: str
@@ -75,8 +77,10 @@ class CallRecord:
     tool_version: int | None = None
     sub_index: int = 0
     result: Any = None
+    artifact_id: UUID | None = None
     error: str | None = None
     duration_ms: float | None = None
+    cost_usd: Decimal | None = None
 
 
 @dataclass
@@ -153,20 +157,22 @@ ADD_ROWS = """, m as (
     join hu on hu.run_id = x.run_id
 ), c as (
     insert into tool_calls (id, workspace_id, conversation_id, message_seq, call_index, sub_index, run_id, tool_call_id,
-        tool, tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, error, duration_ms,
-        started_at, finished_at)
-    select x.id, hu.workspace_id, hu.conversation_id, coalesce(hu.m0 + x.m, x.message_seq), x.call_index,
-        x.sub_index, hu.run_id, x.tool_call_id, x.tool, x.tool_version, x.arguments, x.args_sha256, x.state, x.idempotent, x.risk, hu.fence,
-        x.result, x.error, x.duration_ms,
+        tool, tool_version, arguments, args_sha256, state, idempotent, risk, fence, result, artifact_id, error,
+        duration_ms, cost_usd, started_at, finished_at)
+    select x.id, hu.workspace_id, hu.conversation_id, coalesce(hu.m0 + x.m, x.message_seq), x.call_index, x.sub_index,
+        hu.run_id, x.tool_call_id, x.tool, x.tool_version, x.arguments, x.args_sha256, x.state, x.idempotent, x.risk,
+        hu.fence, x.result, x.artifact_id, x.error, x.duration_ms, x.cost_usd,
         case when x.state <> 'proposed' then now() end,
         case when x.state not in ('proposed', 'started') then now() end
     from json_to_recordset($3::json) as x(run_id uuid, id uuid, m int, message_seq bigint, call_index bigint,
-        sub_index bigint, tool_call_id text, tool text, tool_version bigint, arguments json, args_sha256 text, state text,
-        idempotent bool, risk text, result json, error text, duration_ms float)
+        sub_index bigint, tool_call_id text, tool text, tool_version bigint, arguments json, args_sha256 text,
+        state text, idempotent bool, risk text, result json, artifact_id uuid, error text, duration_ms float,
+        cost_usd numeric)
     join hu on hu.run_id = x.run_id
     on conflict (conversation_id, message_seq, call_index, sub_index) do update set
         state = excluded.state, arguments = excluded.arguments, args_sha256 = excluded.args_sha256, fence = excluded.fence, run_id = excluded.run_id, result = excluded.result,
-        error = excluded.error, duration_ms = excluded.duration_ms,
+        artifact_id = excluded.artifact_id, error = excluded.error, duration_ms = excluded.duration_ms,
+        cost_usd = excluded.cost_usd,
         started_at = coalesce(tool_calls.started_at, excluded.started_at), finished_at = excluded.finished_at
     where tool_calls.state in ('proposed', 'started', 'unknown')
 ), e as (
@@ -277,8 +283,10 @@ def _call(call: CallRecord) -> Json:
         "idempotent": call.idempotent,
         "risk": call.risk,
         "result": call.result,
+        "artifact_id": str(call.artifact_id) if call.artifact_id else None,
         "error": call.error,
         "duration_ms": call.duration_ms,
+        "cost_usd": None if call.cost_usd is None else str(call.cost_usd),
     }
 
 

@@ -10,6 +10,7 @@ from app.conversations import Accepted, Begun, find_agent, title_of
 from app.credentials import Box
 from app.db import Connection, Row
 from app.errors import InvalidRequest, NotFound
+from app.knowledge import memories
 from app.models import Task, new_id
 from app.notifications import NotificationConfig
 from app.notifications.config import operator_allows
@@ -285,7 +286,7 @@ async def disable(connection: Connection, workspace_id: UUID, task_id: UUID, rea
 
 
 async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> None:
-    """Take a task away; what it started goes on and stays readable.
+    """Take a task away, with what it remembers; what it started goes on and stays readable.
 
     Raises:
         NotFound: no such task.
@@ -294,6 +295,7 @@ async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> N
     await _update(
         connection, task_id, {"enabled": False, "next_fire_at": None, "deleted_at": task["now"], "paused_reason": None}
     )
+    await memories.forget_task(connection, workspace_id, task_id)
 
 
 async def rotate(

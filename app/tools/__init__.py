@@ -6,10 +6,15 @@ from app.tools import (
     calculator,
     chatbot,
     current_time,
+    describe_database,
     execute_code,
     fetch_url,
+    forget,
     notify,
     propose_state,
+    query_database,
+    recall,
+    remember,
     schedule_task,
     web_search,
 )
@@ -22,10 +27,15 @@ BUILT_IN: dict[str, Tool] = {
     "fetch_url": fetch_url.TOOL,
     "chatbot": chatbot.TOOL,
     "execute_code": execute_code.TOOL,
+    "describe_database": describe_database.TOOL,
+    "query_database": query_database.TOOL,
     "ask_person": ask_person.TOOL,
     "notify": notify.TOOL,
     "schedule_task": schedule_task.TOOL,
     "propose_state": propose_state.TOOL,
+    "remember": remember.TOOL,
+    "recall": recall.TOOL,
+    "forget": forget.TOOL,
 }
 
 

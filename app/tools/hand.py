@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -15,23 +16,27 @@ from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
+from app.knowledge.library import Library
+from app.knowledge.memories import Memories
 from app.messages import clean_result, clean_text
 from app.models import new_id
-from app.providers import Providers, default_model
+from app.providers import Providers, cost_of, default_model
 from app.settings import Settings
 from app.tools.clock import CallClock
+from app.tools.invoke import invoke
+from app.tools.mcp_sessions import Sessions
 from app.tools.tool import Park, Tool
 
 log = structlog.stdlib.get_logger(__name__)
 
 RECORD = """
 insert into tool_calls (id, workspace_id, tool_call_id, tool, tool_version, arguments, args_sha256, state, idempotent,
-    risk, fence, result, error, duration_ms, started_at, finished_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, now() - make_interval(secs => $13::float / 1000), now())
+    risk, fence, result, error, duration_ms, cost_usd, started_at, finished_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, now() - make_interval(secs => $13::float / 1000), now())
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class HandContext:
     """The `ToolContext` of a call by hand."""
 
@@ -39,6 +44,9 @@ class HandContext:
     settings: Settings
     egress: Egress
     credentials: Credentials
+    sessions: Sessions
+    memories: Memories
+    documents: Library
     providers: Providers
     effect_key: UUID
     database: Database
@@ -46,6 +54,7 @@ class HandContext:
     clock: CallClock
     conversation_id: UUID | None = None
     run_id: UUID | None = None
+    cost_usd: Decimal | None = Decimal(0)  # None once a price is unknown.
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Nobody watches."""
@@ -73,7 +82,12 @@ class HandContext:
         """Ask the default model once."""
         model = await self.providers.load(default_model(self.settings)[0])
         response = await model_request(model, [ModelRequest.user_text_prompt(prompt)])
+        self.spend(cost_of(response))
         return "".join(part.content for part in response.parts if part.part_kind == "text")
+
+    def spend(self, cost_usd: Decimal | None) -> None:
+        """What the call cost, None where the price is unknown."""
+        self.cost_usd = None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd
 
     async def notify(self, text: str, channel: str | None) -> str:
         """Refuse: a notification belongs to a conversation.
@@ -143,6 +157,7 @@ async def execute(
         executed.result,
         error,
         executed.duration_ms,
+        context.cost_usd,
     )
     return executed
 
@@ -151,7 +166,9 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
     """Result, error, and the state of the ledger's row."""
     try:
         async with context.clock:
-            return clean_result(await tool.call(context, arguments)), None, "done"
+            result = clean_result(await invoke(tool, context, arguments))
+            context.spend(tool.cost_usd)
+            return result, None, "done"
     except InvalidArguments:
         raise
     except TimeoutError:

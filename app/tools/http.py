@@ -1,22 +1,22 @@
 """HTTP tools: a request described by templates, its credential, and what of the answer is the result."""
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal, cast
 from urllib.parse import urlencode, urlsplit
 
 import httpx
-from jsonschema import Draft202012Validator, SchemaError
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.credentials import Access, redact
 from app.egress import Response
-from app.errors import EgressFailed, InvalidTool, ToolError
+from app.errors import EgressFailed, InvalidTool, ToolError, ToolUnavailable
 from app.tools.python import RESERVED, Definition, content_sha256
+from app.tools.schema import check_schema, result_fitting
 from app.tools.template import MISSING, PLACEHOLDER, as_text, filled, filled_headers, filled_url, names_in
-from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, Risk, Tool, ToolContext, fitting, result_fitting
+from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, Risk, Tool, ToolContext
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{2,63}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -28,7 +28,7 @@ DIGEST_FROM_CHARACTERS = 4_000
 MAX_TEMPLATE_CHARACTERS = 100_000
 # What a service may say in passing; the same request may do better in a moment.
 PASSING = frozenset({429, 502, 503, 504})
-PAUSES = (0.2, 0.6)
+RETRIES = 2
 PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\*)\]|\['([^']*)'\]")
 
 
@@ -54,6 +54,8 @@ class HttpSpec(BaseModel):
     risk: Risk
     idempotent: bool
     timeout_seconds: float
+    retries: int = RETRIES
+    cost_usd: Decimal = Decimal(0)
 
 
 def define_http(
@@ -94,9 +96,8 @@ def define_http(
     _check_request(name, description, method, url, headers or {})
     templates = [url, dict(headers or {}), dict(query or {}), body]
     parameters = parameters or _parameters_of(names_in(templates))
-    _check_schema("parameters", parameters)
-    if others.get("output_schema") is not None:
-        _check_schema("output_schema", others["output_schema"])
+    check_schema(parameters, "parameters", error=InvalidTool)
+    check_schema(others.get("output_schema"), "output_schema", of_object=False, error=InvalidTool)
     _check_names(parameters, url=url, headers=headers or {}, query=query or {}, body=body)
     spec = HttpSpec(
         name=name,
@@ -162,28 +163,6 @@ def _check_url(url: str) -> None:
         raise InvalidTool("url: the host can't be a placeholder", field="url")
 
 
-def _check_schema(field: str, schema: dict[str, Any]) -> None:
-    try:
-        Draft202012Validator.check_schema(schema)  # pyright: ignore[reportUnknownMemberType]
-    except (SchemaError, RecursionError) as error:
-        said = error.message if isinstance(error, SchemaError) else "nested too deeply"
-        raise InvalidTool(f"{field}: not a JSON schema: {said[:300]}", field=field) from None
-    if any(not reference.startswith("#") for reference in _references(schema)):
-        raise InvalidTool(f"{field}: a $ref may only point into the schema itself", field=field)
-    if field == "parameters" and schema.get("type") != "object":
-        raise InvalidTool("parameters: the schema of an object", field=field)
-
-
-def _references(schema: Any) -> list[str]:
-    if isinstance(schema, dict):
-        members = cast("dict[str, Any]", schema)
-        own = [str(members["$ref"])] if isinstance(members.get("$ref"), str) else []
-        return own + [each for value in members.values() for each in _references(value)]
-    if isinstance(schema, list):
-        return [each for value in cast("list[Any]", schema) for each in _references(value)]
-    return []
-
-
 def _parameters_of(names: set[str]) -> dict[str, Any]:
     return {
         "type": "object",
@@ -210,7 +189,7 @@ def http_tool(spec: HttpSpec) -> Tool:
     """The tool of a stored version."""
 
     async def call(context: ToolContext, arguments: dict[str, Any]) -> Any:
-        return await execute(spec, context, fitting(spec.parameters, arguments))
+        return await execute(spec, context, arguments)
 
     return Tool(
         name=spec.name,
@@ -222,6 +201,8 @@ def http_tool(spec: HttpSpec) -> Tool:
         timeout_seconds=spec.timeout_seconds,
         kind=spec.kind,
         credential=spec.credential,
+        retries=spec.retries,
+        cost_usd=spec.cost_usd,
     )
 
 
@@ -234,13 +215,13 @@ async def execute(spec: HttpSpec, context: ToolContext, arguments: dict[str, Any
     """
     access = await _access(spec, context)
     try:
-        answer = await _answer(spec, context, arguments, access)
+        answer = await _request(spec, context, arguments, access)
         if answer.status == 401 and access.token_no is not None:
             access = await _access(spec, context, stale=access.token_no)
-            answer = await _answer(spec, context, arguments, access)
+            answer = await _request(spec, context, arguments, access)
         result = result_of(spec, answer)
     except ToolError as error:
-        raise type(error)(redact(error.detail, access.secrets)) from None
+        raise type(error)(redact(error.detail, access.secrets), retry_after=error.retry_after) from None
     return await _digested(spec, context, redact(result, access.secrets))
 
 
@@ -250,23 +231,9 @@ async def _access(spec: HttpSpec, context: ToolContext, *, stale: int | None = N
     return await context.credentials.access(context.workspace_id, spec.credential, stale=stale)
 
 
-async def _answer(spec: HttpSpec, context: ToolContext, arguments: dict[str, Any], access: Access) -> Response:
-    """The service's answer; a call that may be repeated is, when it fails in passing."""
-    for pause in PAUSES if spec.idempotent else ():
-        try:
-            answer = await _request(spec, context, arguments, access)
-        except EgressFailed:
-            await asyncio.sleep(pause)
-            continue
-        if answer.status not in PASSING:
-            return answer
-        await asyncio.sleep(max(pause, _retry_after(answer)))
-    return await _request(spec, context, arguments, access)
-
-
-def _retry_after(answer: Response) -> float:
+def _retry_after(answer: Response) -> float | None:
     text = answer.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else 0.0
+    return float(text) if text.isdecimal() else None
 
 
 async def _request(spec: HttpSpec, context: ToolContext, arguments: dict[str, Any], access: Access) -> Response:
@@ -331,7 +298,10 @@ def result_of(spec: HttpSpec, answer: Response) -> Any:
     """
     if answer.status >= 300:
         said = answer.text.strip()[:MAX_ERROR_CHARACTERS]
-        raise ToolError(f"the service answered {answer.status}{': ' if said else ''}{said}")
+        said = f"the service answered {answer.status}{': ' if said else ''}{said}"
+        if answer.status in PASSING:
+            raise ToolUnavailable(said, retry_after=_retry_after(answer))
+        raise ToolError(said)
     result = picked(_value(answer), spec.response_path) if spec.response_path else _value(answer)
     return result_fitting(spec.output_schema, result) if spec.output_schema is not None else result
 

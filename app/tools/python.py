@@ -13,7 +13,7 @@ from referencing.jsonschema import EMPTY_REGISTRY
 from app import sandbox
 from app.errors import InvalidTool, ToolError
 from app.sandbox import Host, Limits
-from app.tools.tool import Risk, Tool, ToolContext, fitting
+from app.tools.tool import Risk, Tool, ToolContext
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{2,30}")
 RESERVED = frozenset({"register", "import", "execute"})
@@ -161,15 +161,13 @@ def python_tool(stored: dict[str, Any]) -> Tool:
 
 
 async def execute(spec: PythonSpec, context: ToolContext, arguments: dict[str, Any]) -> Any:
-    """Call the function in the sandbox.
+    """Call the function in the sandbox with arguments that fit its parameters.
 
     Raises:
-        InvalidArguments: naming the argument that does not fit.
         ToolError: the function failed, broke a limit, or answered something else than its signature says.
     """
-    fitted = fitting(spec.parameters, arguments)
     host = _host(spec, context) if spec.tools else None
-    outcome = await sandbox.run(spec.code, fitted, spec.limits, function=spec.function, host=host)
+    outcome = await sandbox.run(spec.code, arguments, spec.limits, function=spec.function, host=host)
     if outcome.error is not None:
         raise ToolError(outcome.error)
     _check_result(spec, outcome.result)

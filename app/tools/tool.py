@@ -2,20 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
-from jsonschema import Draft202012Validator, exceptions
 from pydantic import BaseModel, ConfigDict, ValidationError
-from referencing.jsonschema import EMPTY_REGISTRY
 
 from app.credentials import Credentials
 from app.egress import Egress
-from app.errors import InvalidArguments, ToolError
+from app.errors import InvalidArguments
+from app.knowledge.library import Library
+from app.knowledge.memories import Memories
 from app.settings import Settings
+from app.tools.approval import Rules
+from app.tools.mcp_sessions import Sessions
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
+MAX_RETRIES = 5
 
 
 class Risk(StrEnum):
@@ -64,6 +68,21 @@ class ToolContext(Protocol):
     @property
     def credentials(self) -> Credentials:
         """The credentials, opened at the moment of a call."""
+        ...
+
+    @property
+    def sessions(self) -> Sessions:
+        """The process's sessions with MCP servers."""
+        ...
+
+    @property
+    def documents(self) -> Library:
+        """The documents of the workspace."""
+        ...
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered about the agent, the task and the person of this call."""
         ...
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
@@ -146,6 +165,10 @@ class Tool:
         available: Whether these settings allow it to be offered.
         kind: builtin, extension, or how it was registered.
         credential: The credential it needs, by name.
+        output_schema: JSON schema that a result is held to after the call.
+        retries: How often a call of an idempotent tool is made again, within its time, after an error that may pass.
+        approval: Its own rules; an agent's may be stricter, never laxer.
+        cost_usd: What each finished call costs beside the model requests in it.
     """
 
     name: str
@@ -158,6 +181,10 @@ class Tool:
     available: Callable[[Settings], bool] = always
     kind: str = "builtin"
     credential: str | None = None
+    output_schema: dict[str, Any] | None = None
+    retries: int = 0
+    approval: Rules = ()
+    cost_usd: Decimal = Decimal(0)
 
 
 class Arguments(BaseModel):
@@ -214,41 +241,3 @@ def _reason(kind: str, message: str, model: type[Arguments]) -> str:
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "title"}
-
-
-def fitting(schema: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, provided they fit a JSON schema; for tools whose parameters are data.
-
-    Raises:
-        InvalidArguments: naming the argument at fault.
-    """
-    error = _misfit(schema, arguments)
-    if error is None:
-        return arguments
-    field = ".".join(str(part) for part in error.absolute_path) or _unmatched(schema, arguments)
-    raise InvalidArguments(f"{field}: {error.message[:300]}" if field else error.message[:300], field=field or None)
-
-
-def result_fitting(schema: dict[str, Any], result: Any) -> Any:
-    """The result, provided it fits a JSON schema.
-
-    Raises:
-        ToolError: saying where it does not.
-    """
-    error = _misfit(schema, result)
-    if error is None:
-        return result
-    raise ToolError(f"the result does not fit output_schema: {error.json_path}: {error.message[:300]}")
-
-
-def _misfit(schema: dict[str, Any], value: Any) -> Any:
-    # With the empty registry a `$ref` to an address is an error, not a request.
-    validator: Any = Draft202012Validator(schema, registry=EMPTY_REGISTRY)
-    return cast(Any, exceptions).best_match(validator.iter_errors(value))
-
-
-def _unmatched(schema: dict[str, Any], arguments: dict[str, Any]) -> str:
-    """The argument that is missing or not known, where that is what is wrong."""
-    missing = [name for name in schema.get("required", []) if name not in arguments]
-    unknown = [name for name in arguments if name not in schema.get("properties", {})]
-    return next(iter(missing + unknown), "")

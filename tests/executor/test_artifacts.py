@@ -41,7 +41,7 @@ async def test_a_file_that_a_tool_keeps_is_stored_once_and_told(world: World, en
         "size": 6,
     }
     [call] = await world.calls(conversation)
-    assert call["result"] == told.fields
+    assert (call["result"], call["artifact_id"]) == (told.fields, row["id"])
     await world.check()
 
 
@@ -59,6 +59,7 @@ async def test_a_result_too_long_for_the_history_is_kept_whole(world: World, eng
     [call] = await world.calls(conversation)
     assert len(call["result"]) < 64_200
     assert call["result"].endswith(f"[the whole result is the artifact {row['id']}]")
+    assert call["artifact_id"] == row["id"]
 
 
 @pytest.mark.parametrize(

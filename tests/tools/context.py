@@ -16,6 +16,9 @@ class Context:
     settings: Settings
     egress: Egress
     credentials: Any = None
+    sessions: Any = None
+    memories: Any = None
+    documents: Any = None
     answer: str = "Paris."
     asked: list[tuple[str, ...]] = field(default_factory=list)
     workspace_id: UUID = field(default_factory=uuid4)

@@ -7,6 +7,7 @@ from app import sandbox
 from app.errors import ImportNotAllowed, InvalidArguments, InvalidTool, ToolError
 from app.sandbox import Limits
 from app.tools import Risk
+from app.tools.invoke import invoke
 from app.tools.python import define, python_tool
 from tests.tools.context import Context
 
@@ -73,7 +74,7 @@ async def test_type_errors_have_their_line() -> None:
 async def test_bad_arguments_name_the_argument(arguments: dict[str, object]) -> None:
     tool = python_tool((await define(NAME, DESCRIPTION, CODE)).spec)
     with pytest.raises(InvalidArguments) as caught:
-        await tool.call(Context.of(), arguments)
+        await invoke(tool, Context.of(), arguments)
     assert caught.value.field == ("more" if "more" in arguments else "text")
 
 
