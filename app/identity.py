@@ -33,6 +33,7 @@ GROUPS = (
     "conversations",
     "credentials",
     "deliveries",
+    "documents",
     "memories",
     "runs",
     "tasks",

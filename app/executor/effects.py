@@ -17,6 +17,9 @@ from app.errors import LeaseLost, ParleyError, ToolError
 from app.events import Bus, EventType, NewEvent, append
 from app.executor.load import Loaded
 from app.executor.toolbox import CallContext
+from app.knowledge import library
+from app.knowledge.embedding import Embedder
+from app.knowledge.library import Library
 from app.knowledge.memories import Memories, Origin, Owner, Scope
 from app.messages import clean_text
 from app.models import Run
@@ -39,11 +42,12 @@ HELD = "select id from runs where id = $1 and fence = $2 and state = 'running' f
 class Effects:
     """The engine's answer to `ToolContext.notify`, `keep`, `schedule_task` and `memories`."""
 
-    def __init__(self, database: Database, bus: Bus, bell: Bell) -> None:
+    def __init__(self, database: Database, bus: Bus, bell: Bell, embedder: Embedder) -> None:
         """Act on this database."""
         self._database = database
         self._bus = bus
         self._bell = bell
+        self._embedder = embedder
 
     async def notify(self, context: CallContext, text: str, channel: str | None) -> str:
         """Append `run.progress` and plan its deliveries, in one transaction.
@@ -122,6 +126,17 @@ class Effects:
                 task_id=context.effect_key,
             )
         return f"Stored task {created.id}; it is first due {created.next_fire_at:%Y-%m-%d %H:%M} UTC."
+
+    def documents(self, context: CallContext) -> Library:
+        """The documents of the run's workspace; what a run adds is as trusted as its conversation."""
+        loaded = context.loaded
+
+        async def hold(connection: Connection) -> None:
+            if await connection.fetchval(HELD, loaded.run_id, loaded.fence) is None:
+                raise LeaseLost
+
+        origin = library.Origin(loaded.principal_id, loaded.trusted, loaded.conversation_id, loaded.run_id)
+        return Library(self._database, self._embedder, loaded.workspace_id, origin, hold)
 
     def memories(self, context: CallContext) -> Memories:
         """The memories of those the run belongs to: nothing that a model says can name others."""

@@ -1,5 +1,6 @@
 """Embedding models: which one turns documents into vectors, and the one that needs no provider."""
 
+import asyncio
 import math
 import re
 from collections import Counter
@@ -33,7 +34,7 @@ class LocalEmbedding(EmbeddingModel):
         """The vectors of these texts; a few milliseconds each."""
         texts, _ = self.prepare_embed(inputs, settings)
         return EmbeddingResult(
-            [vector_of(text) for text in texts],
+            await asyncio.to_thread(lambda: [vector_of(text) for text in texts]),
             inputs=texts,
             input_type=input_type,
             model_name=self.model_name,
@@ -63,78 +64,10 @@ def _features(text: str) -> Iterator[str]:
 
 # The commonest English words: in every text, they make any two alike.
 STOPWORDS = frozenset(
-    [
-        "a",
-        "about",
-        "all",
-        "also",
-        "an",
-        "and",
-        "any",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "but",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "may",
-        "me",
-        "more",
-        "my",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "out",
-        "say",
-        "so",
-        "some",
-        "such",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-    ]
+    re.findall(
+        r"\w+",
+        "a about all also an and any are as at be been but by can could did do does for from had has have how i if in "
+        "into is it its may me more my no not of on or our out say so some such than that the their them then there "
+        "these they this to was we were what when where which who why will with would you your",
+    )
 )

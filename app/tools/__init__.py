@@ -2,6 +2,7 @@
 
 from app.settings import Settings
 from app.tools import (
+    add_document,
     ask_person,
     calculator,
     chatbot,
@@ -16,6 +17,7 @@ from app.tools import (
     recall,
     remember,
     schedule_task,
+    search_documents,
     web_search,
 )
 from app.tools.tool import Park, ParkKind, Risk, Tool, ToolCall, ToolContext
@@ -33,6 +35,8 @@ BUILT_IN: dict[str, Tool] = {
     "notify": notify.TOOL,
     "schedule_task": schedule_task.TOOL,
     "propose_state": propose_state.TOOL,
+    "search_documents": search_documents.TOOL,
+    "add_document": add_document.TOOL,
     "remember": remember.TOOL,
     "recall": recall.TOOL,
     "forget": forget.TOOL,

@@ -1,0 +1,83 @@
+"""The door of tools to the documents of their workspace."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app.db import Connection, Database
+from app.knowledge import documents
+from app.knowledge.documents import NewDocument
+from app.knowledge.embedding import Embedder
+from app.knowledge.metadata import checked_filters
+from app.knowledge.reading import MARKDOWN, Reading, checked
+from app.knowledge.search import Found, search
+
+Hold = Callable[[Connection], Awaitable[None]]
+
+
+async def _nobody(connection: Connection) -> None:
+    """A call by hand has no run that could be lost."""
+    del connection
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who adds documents: a principal, and the run that acts for them."""
+
+    principal_id: UUID | None
+    trusted: bool = True
+    conversation_id: UUID | None = None
+    run_id: UUID | None = None
+
+
+@dataclass(frozen=True)
+class Library:
+    """The documents of one workspace, as one call may use them.
+
+    Attributes:
+        hold: Called first in a transaction that adds; raises when the call's run is not held any more.
+    """
+
+    database: Database
+    embedder: Embedder
+    workspace_id: UUID
+    origin: Origin
+    hold: Hold = _nobody
+
+    async def search(self, query: str, filters: Mapping[str, Any] | None, limit: int) -> Found:
+        """The chunks that answer a query, best first.
+
+        Raises:
+            InvalidRequest: naming the filter at fault.
+        """
+        return await search(
+            self.database, self.embedder, self.workspace_id, query, checked_filters(filters), limit=limit
+        )
+
+    async def add(self, document_id: UUID, title: str, text: str, metadata: Mapping[str, Any]) -> NewDocument:
+        """Keep a text as a document; under the same id it is kept once.
+
+        Raises:
+            InvalidRequest: naming the field.
+            LeaseLost: when the call's run is not held any more.
+        """
+        new = documents.checked(
+            NewDocument(
+                id=document_id,
+                workspace_id=self.workspace_id,
+                title=title,
+                reading=checked(Reading(text, MARKDOWN), field="text"),
+                size=len(text.encode()),
+                metadata=metadata,
+                trusted=self.origin.trusted,
+                conversation_id=self.origin.conversation_id,
+                run_id=self.origin.run_id,
+                principal_id=self.origin.principal_id,
+            )
+        )
+        chunks = await documents.cut(new)
+        async with self.database.engine_tx() as connection:
+            await self.hold(connection)
+            await documents.add(connection, new, chunks)
+        return new
