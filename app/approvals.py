@@ -229,11 +229,15 @@ async def answer_or_reply(
 
     Raises:
         ApprovalPending: the message would interrupt a run that waits for a decision.
+        InvalidRequest: the message is an answer, and brings files.
     """
     head = await lock(connection, workspace_id, conversation_id)
     if head["state"] == "waiting" and turn.text is not None:
         questions = await connection.fetch(OPEN, conversation_id)
         if len(questions) == 1 and questions[0]["kind"] == "question":
+            if turn.attachments:
+                said = "the message answers an open question, and an answer is text; send the files once it is answered"
+                raise InvalidRequest(said, field="attachments")
             return await _answer_by_message(connection, workspace_id, conversation_id, questions[0]["id"], turn)
         if (turn.on_message or head["on_message"]) == "interrupt":
             raise ApprovalPending

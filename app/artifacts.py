@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,19 +11,26 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
-from app.db import Connection
-from app.errors import BodyTooLarge, InvalidRequest, NotFound
+from app.db import Connection, Row
+from app.errors import BodyTooLarge, InvalidRequest, NotFound, UnknownReference
 from app.models import Artifact
 from app.settings import Settings
 
 MAX_NAME = 200
 MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}")
 ANY_TYPE = "application/octet-stream"
+MAX_ATTACHED = 10  # Files of one message.
+MAX_ATTACHED_BYTES = 20_000_000  # Of all its files; more is shown to no model.
 
 # The id is the caller's: the same artifact kept again, after a crash, is no second one.
 INSERT = """
 insert into artifacts (id, workspace_id, name, media_type, size, sha256, content, conversation_id, run_id, principal_id)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict (id) do nothing returning true
+"""
+
+# The lock keeps the files until the message that names them is committed.
+NAMED = """
+select id, name, media_type, size from artifacts where workspace_id = $1 and id = any($2::uuid[]) for key share
 """
 
 
@@ -113,3 +121,33 @@ async def get(session: AsyncSession, workspace_id: UUID, artifact_id: UUID, *, w
     if found is None:
         raise NotFound(f"there is no artifact {artifact_id}")
     return found
+
+
+async def references(
+    connection: Connection, workspace_id: UUID, ids: Sequence[UUID], *, field: str = "attachments"
+) -> list[dict[str, Any]]:
+    """What a message keeps of the files it names, in their order; they stay at least until the caller's commit.
+
+    Needs the transaction that accepts the message, which has locked the heads it locks already.
+
+    Raises:
+        UnknownReference: naming the one that the workspace does not have.
+        InvalidRequest: when one is named twice, or they are too many or too large together.
+    """
+    if len(ids) > MAX_ATTACHED:
+        raise InvalidRequest(f"a message has at most {MAX_ATTACHED} files", field=field)
+    rows = {row["id"]: row for row in await connection.fetch(NAMED, workspace_id, list(ids))} if ids else {}
+    for position, artifact_id in enumerate(ids):
+        if artifact_id not in rows:
+            raise UnknownReference(f"there is no artifact {artifact_id}", field=f"{field}.{position}")
+        if artifact_id in ids[:position]:
+            raise InvalidRequest(f"names the artifact {artifact_id} twice", field=f"{field}.{position}")
+    if (size := sum(row["size"] for row in rows.values())) > MAX_ATTACHED_BYTES:
+        said = f"the files have {size} bytes together; a message's have at most {MAX_ATTACHED_BYTES}"
+        raise InvalidRequest(said, field=field)
+    return [_reference(rows[artifact_id]) for artifact_id in ids]
+
+
+def _reference(row: Row) -> dict[str, Any]:
+    names = ("name", "media_type", "size")
+    return {"artifact_id": str(row["id"]), **{name: row[name] for name in names}}

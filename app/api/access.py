@@ -57,6 +57,15 @@ class Caller:
         """Both doors to PostgreSQL."""
         return self.engine.database
 
+    def require(self, scope: str) -> None:
+        """Refuse a caller without a scope.
+
+        Raises:
+            MissingScope: naming the scope.
+        """
+        if not self.principal.may(scope):
+            raise MissingScope(f"this call needs the scope {scope}", extra={"scope": scope})
+
     def transaction(self) -> AbstractAsyncContextManager[AsyncSession]:
         """A session in the caller's workspace."""
         return self.database.transaction(self.workspace_id)
@@ -113,11 +122,11 @@ def _requirement(scope: str) -> Callable[..., Any]:
         engine, edge = engine_of(request), edge_of(request)
         address = request.client.host if request.client else None
         principal = await _principal(engine, edge, credentials, address)
-        if not principal.may(scope):
-            raise MissingScope(f"this call needs the scope {scope}", extra={"scope": scope})
+        called = Caller(engine, principal, request_id_of(request.scope), address)
+        called.require(scope)
         limit = LOCAL if principal is LOCAL_PRINCIPAL else READS if request.method == "GET" else WRITES
         await edge.limits.check(limit, str(principal.id))
-        return Caller(engine, principal, request_id_of(request.scope), address)
+        return called
 
     return caller
 

@@ -16,10 +16,11 @@ from app.api.idempotency import Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.streams import STREAM_RESPONSES, Events, event_page, sse
 from app.api.strict import resource
+from app.artifacts import MAX_ATTACHED
 from app.conversations import Accepted, NewConversation, Turn
 from app.db import Connection
 from app.errors import Conflict, InvalidRequest, NotAvailable, NotFound
-from app.messages import Json
+from app.messages import Json, files_of
 from app.models import Agent, Conversation, Head, Message, new_id
 from app.patterns import PATTERNS, pattern_named
 
@@ -27,7 +28,8 @@ router = resource("conversations")
 
 Policy = Literal["enqueue", "reject", "interrupt", "steer"]
 MAX_CONTEXT_BYTES = 200_000
-LATER = ("budget", "attachments")
+Attachments = Annotated[list[UUID], Field(max_length=MAX_ATTACHED)]
+LATER = ("budget",)
 
 
 class NewConversationBody(BaseModel):
@@ -66,6 +68,7 @@ class ForkBody(BaseModel):
 
     from_seq: int = Field(ge=1, description="The last message copied; with `message`, the one it replaces.")
     message: str | None = Field(default=None, min_length=1, max_length=200_000)
+    attachments: Attachments = Field(default_factory=list[UUID], description="Artifacts sent with `message`, by id.")
 
 
 class ForkedFrom(BaseModel):
@@ -293,6 +296,17 @@ def refuse_later(body: BaseModel) -> None:
             raise NotAvailable(f"{name} is not offered yet", field=name)
 
 
+def attached(caller: Caller, ids: list[UUID]) -> list[UUID]:
+    """The artifacts sent with a message; whoever sends one could have it read out, so must be allowed to read it.
+
+    Raises:
+        MissingScope: naming the scope.
+    """
+    if ids:
+        caller.require("artifacts:read")
+    return ids
+
+
 def check_context(value: Json | None) -> None:
     """Refuse app state that no model could read.
 
@@ -307,7 +321,10 @@ def check_context(value: Json | None) -> None:
 async def fork(conversation_id: UUID, body: ForkBody, caller: Writer, key: Idempotent) -> ForkOut:
     """A new conversation with the messages up to one; with `message`, that one is replaced and answered."""
     copy = new_id()
-    turn = Turn(body.message, principal_id=caller.principal.id) if body.message else None
+    if body.attachments and not body.message:
+        raise InvalidRequest("files are sent with a message; there is none", field="attachments")
+    attachments = attached(caller, body.attachments)
+    turn = Turn(body.message, attachments=attachments, principal_id=caller.principal.id) if body.message else None
     last = body.from_seq - 1 if turn else body.from_seq
     async with caller.database.engine_tx("fork") as connection:
         repeat = await key.claim(connection, caller, "conversation", copy)
@@ -390,5 +407,14 @@ async def export(
 
 def markdown_of(about: ConversationOut, messages: list[Message]) -> str:
     """A conversation as Markdown: its title, then what was said."""
-    said = [f"## {message.role}\n\n{message.text}" for message in messages if message.text]
+    said = [f"## {message.role}\n\n{_told(message)}" for message in messages if message.text]
     return "\n\n".join([f"# {about.title or 'Conversation'}", *said]) + "\n"
+
+
+def _told(message: Message) -> str:
+    files = files_of(message.body)
+    lines = [
+        f"- {file['media_type']}, {file['size']} bytes, artifact {file['artifact_id']}: {file['name']}"
+        for file in files
+    ]
+    return "\n\n".join([message.text, *(["\n".join(["Files:", "", *lines])] if lines else [])])

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import conversations
 from app.api.access import Caller, may
 from app.api.answers import ANSWERS, Answer, Prefer, Usage, answer_to, made_before
+from app.api.conversations import Attachments, attached
 from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.streams import STREAM_RESPONSES, Events, event_page, sse
@@ -76,6 +77,7 @@ class NewRunBody(BaseModel):
 
     agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
     message: str = Field(min_length=1, max_length=200_000)
+    attachments: Attachments = Field(default_factory=list[UUID], description="Artifacts sent along, by id.")
     stream: bool = False
     background: bool = False
 
@@ -230,9 +232,15 @@ async def start_run(
     prefer: Prefer = None,
 ) -> Any:
     """Answers as a message does: 200 with the reply, 202 when it goes on in the background, or a stream."""
-    turn = Turn(body.message, principal_id=caller.principal.id, run={"detached": body.background})
+    turn = Turn(
+        body.message,
+        attachments=attached(caller, body.attachments),
+        principal_id=caller.principal.id,
+        run={"detached": body.background},
+    )
     new = _first(caller, body, turn)
-    accepted = await (_start_once(caller, new, key) if key.key else caller.engine.beginnings.begin(new))
+    apart = key.key or body.attachments
+    accepted = await (_start_once(caller, new, key) if apart else caller.engine.beginnings.begin(new))
     caller.engine.welcome(accepted)
     return await answer_to(caller, response, accepted, stream=body.stream, background=body.background, prefer=prefer)
 

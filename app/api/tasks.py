@@ -32,6 +32,15 @@ Writes = Annotated[Caller, may("tasks:write")]
 TaskState = Literal["idle", "queued", "running", "waiting", "completed", "failed", "cancelled"]
 
 
+class FileOut(BaseModel):
+    """A file that was sent along, as it was then."""
+
+    artifact_id: UUID
+    name: str
+    media_type: str
+    size: int = Field(description="Bytes.")
+
+
 class TaskOut(BaseModel):
     """A task as the API shows it."""
 
@@ -60,6 +69,7 @@ class TaskOut(BaseModel):
     notification_config: dict[str, Any] | None = Field(description="Secrets masked.")
     input: Any | None
     context_data: dict[str, Any]
+    attachments: list[FileOut] = Field(description="What each of its runs gets.")
     depends_on: list[Any] = Field(default_factory=list[Any], description="Not offered yet.")
     concurrency: dict[str, Any] | None = Field(None, description="How many runs with this key run at once.")
     priority: int

@@ -42,7 +42,11 @@ async def carry_on(
     """Go on: with a message, from the last checkpoint, or by saying "Continue."."""
     if turn.text is None:
         head = await lock(connection, workspace_id, conversation_id)
-        if head["open_runs"] or not await _stops_midway(connection, conversation_id, head["message_seq"]):
+        if (
+            head["open_runs"]
+            or turn.attachments
+            or not await _stops_midway(connection, conversation_id, head["message_seq"])
+        ):
             turn = replace(turn, text=GO_ON)
     return await reply(connection, settings, workspace_id, conversation_id, turn, inline=inline)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from app import artifacts
 from app.conversations.start import title_of
 from app.db import Connection, Row
 from app.errors import (
@@ -48,6 +49,8 @@ class Turn:
         text: What is said; None goes on from where the history ends.
         said: An input as it was stored once, to say it again; stands instead of text and context.
         context: Data handed to the model with it, under the pattern's element.
+        attachments: Artifacts sent along, looked up when it is accepted.
+        files: References to files sent along, as they were looked up before.
         run: Everything about the run but its ids and input.
         on_message: Overrides the conversation's policy.
         source: Where it came from, with an id unique there, so that a repeat counts once.
@@ -56,6 +59,8 @@ class Turn:
     text: str | None
     said: Json | None = None
     context: Json | None = None
+    attachments: Sequence[UUID] = ()
+    files: Sequence[Json] = ()
     on_message: str | None = None
     principal_id: UUID | None = None
     source: str | None = None
@@ -147,8 +152,12 @@ async def reply(
     Raises:
         NotFound: no such conversation.
         ConversationBusy: the policy is `reject` and a run is open.
+        UnknownReference: it names an artifact that there is not.
     """
     head = await lock(connection, workspace_id, conversation_id)
+    if turn.attachments:
+        found = await artifacts.references(connection, workspace_id, turn.attachments)
+        turn = replace(turn, attachments=(), files=[*turn.files, *found])
     policy = turn.on_message or head["on_message"]
     events: list[StoredEvent] = []
     cancelling: UUID | None = None
@@ -192,9 +201,10 @@ def body_of(pattern: Pattern, turn: Turn, context_data: Json) -> Json:
     text = turn.text or ""
     context = turn.context or (context_data if pattern.context == "state" else None)
     if not context or pattern.context == "none":
-        return {"role": "user", "text": text, "message": prompt(text)}
+        return {"role": "user", "text": text, "message": prompt(text, files=turn.files)}
     tag, description = CONTEXT_TAGS[pattern.context]
-    return {"role": "user", "text": text, "message": prompt(text, tag=tag, value=context, description=description)}
+    message = prompt(text, tag=tag, value=context, description=description, files=turn.files)
+    return {"role": "user", "text": text, "message": message}
 
 
 async def _steer(connection: Connection, head: Row, conversation_id: UUID, turn: Turn) -> Accepted:

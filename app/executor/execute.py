@@ -18,6 +18,7 @@ from app.errors import (
     TimedOut,
 )
 from app.executor.converse import Cast, Parked, converse, with_usage
+from app.executor.files import Files
 from app.executor.load import Loaded
 from app.executor.recorder import Recorder, SteppedAside, whole
 from app.executor.research import research
@@ -123,8 +124,10 @@ async def _work(engine: "Engine", execution: Execution) -> Outcome:
 async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     name = model_name(engine, loaded)
     model = await engine.providers.load(name, loaded.spec.fallback_models)
+    files = Files(engine.database, loaded.workspace_id, model)
+    loaded = await files.with_contents(loaded)
     tools = tools_of(engine.settings, loaded)
-    recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name)
+    recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name, files)
     effects = engine.effects
     doors = Doors(
         engine.settings,

@@ -50,6 +50,7 @@ class Task(Owned, Base):
     notification_config: Mapped[dict[str, Any] | None]
     input: Mapped[Any | None]
     context_data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    attachments: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     conversation: Mapped[str] = mapped_column(server_default=text("'new'"))
     conversation_id: Mapped[UUID | None]
     concurrency_key: Mapped[str | None]

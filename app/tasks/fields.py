@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self, cast
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +19,7 @@ from pydantic import (
 
 from app import cron
 from app.agents.template import check_instructions
+from app.artifacts import MAX_ATTACHED
 from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
@@ -29,7 +31,7 @@ Talk = Literal["new", "same"]
 
 LONGEST_SECONDS = 366 * 86_400
 MAX_DATA = 200_000
-LATER_FIELDS = ("depends_on", "attachments", "budget")
+LATER_FIELDS = ("depends_on", "budget")
 LATER_VERIFIERS = ("standard", "github", "stripe", "slack", "hmac")
 WHEN = ("schedule_expression", "interval_seconds", "run_at")
 # Fields that say something only about tasks of one type.
@@ -191,6 +193,9 @@ class TaskBody(_Fields):
     agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
     input: Any = Field(None, description="Structured data for the agent.")
     context_data: dict[str, Any] = Field(default_factory=dict[str, Any], description="More data for the agent.")
+    attachments: list[UUID] = Field(
+        default_factory=list[UUID], max_length=MAX_ATTACHED, description="Artifacts that each of its runs gets, by id."
+    )
     notification_config: NotificationConfig | None = Field(None, description="Who is told what.")
     run_at: Instant | None = Field(None, description="Not before this instant; for scheduled tasks the only one.")
     conversation: Talk = Field("new", description="Whether each start begins a conversation or goes on in one.")
@@ -276,6 +281,7 @@ class TaskPatch(_Fields):
     agent: str | None = None
     input: Any = None
     context_data: dict[str, Any] | None = None
+    attachments: list[UUID] | None = Field(None, max_length=MAX_ATTACHED)
     notification_config: NotificationConfig | None = None
     run_at: Instant | None = None
     conversation: Talk | None = None

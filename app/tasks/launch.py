@@ -80,6 +80,7 @@ async def launch(connection: Connection, settings: Settings, begun: Start) -> Ac
     turn = Turn(
         said(begun),
         context=context_of(begun),
+        files=task["attachments"],
         on_message="interrupt" if begun.origin == "schedule" and task["overlap"] == "interrupt" else "enqueue",
         principal_id=begun.principal_id or task["created_by"],
         run=task_run(task) | {"fire_id": begun.fire_id, "run_at": begun.run_at},

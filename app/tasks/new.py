@@ -85,6 +85,7 @@ class NewTask:
             **self.columns,
             agent_id=begun.agent_id,
             agent_version=begun.agent_version,
+            attachments=[],
             enabled=True,
             version=1,
             created_at=begun.at,
@@ -103,7 +104,7 @@ class NewTasks:
     @staticmethod
     def takes(body: TaskBody) -> bool:
         """Whether a task is of the kind that is stored here."""
-        return body.task_type in FIRES_AT_ONCE and body.conversation == "new"
+        return body.task_type in FIRES_AT_ONCE and body.conversation == "new" and not body.attachments
 
     async def store(self, new: NewTask) -> Saved:
         """Store a task and begin its first run; returns when it is on disk.

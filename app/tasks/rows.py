@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from app import artifacts
 from app.conversations import Accepted, Begun, find_agent, title_of
 from app.credentials import Box
 from app.db import Connection, Row
@@ -94,6 +95,7 @@ async def create(
         "task_type": body.task_type,
         "agent_id": agent.id,
         "agent_version": agent.published_version,
+        "attachments": await artifacts.references(connection, workspace_id, body.attachments),
         "next_fire_at": _first_due(body, now),
         "created_by": principal_id,
     }
@@ -218,6 +220,8 @@ async def patch(
     if "agent" in changes.model_fields_set:
         agent = await find_agent(connection, workspace_id, body.agent)
         values |= {"agent_id": agent.id, "agent_version": agent.published_version}
+    if "attachments" in changes.model_fields_set:
+        values["attachments"] = await artifacts.references(connection, workspace_id, body.attachments)
     if changes.enabled is not None:
         values |= _switch(on=changes.enabled)
     next_fire_at = task["next_fire_at"]

@@ -179,6 +179,7 @@ async def _start(
     turn = Turn(
         task["prompt"],
         context=context_of(task, call.payload),
+        files=task["attachments"],
         principal_id=call.principal.id if call.principal else task["created_by"],
         run=task_run(task) | {"run_at": run_at},
         run_id=run_id,

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
+from pydantic_ai.profiles import ModelProfile
 
 from app.providers.demo.answers import LABEL, answer, body, explain
 from app.providers.demo.intents import plan
@@ -27,13 +28,21 @@ __all__ = ["LABEL", "demo_model"]
 # Seconds between words when a prompt asks for "slowly": time to watch, cancel or leave a stream.
 SLOW_SECONDS = 0.1
 
+# It reads text alone: of other files it is told in words.
+READS = ModelProfile(
+    supports_json_schema_output=True,
+    supports_json_object_output=True,
+    supports_image_input=False,
+    supports_document_input=False,
+)
+
 _WORDS = re.compile(r"\S+\s*|\s+")
 
 
 @cache
 def demo_model() -> FunctionModel:
     """The one demo model of the process; it keeps no state."""
-    return FunctionModel(_respond, stream_function=_stream, model_name=DEMO)
+    return FunctionModel(_respond, stream_function=_stream, model_name=DEMO, profile=READS)
 
 
 def decide(turn: Turn, info: AgentInfo) -> Call | str:
