@@ -26,8 +26,8 @@ from pydantic_ai.tools import RunContext
 from app import failpoints
 from app.errors import LimitReached
 from app.events import Bus, EventType, NewEvent, stored
-from app.executor.ledger import Call, Ledger
 from app.executor.files import Files
+from app.executor.ledger import Call, Ledger
 from app.executor.load import Loaded
 from app.messages import Json, clean_text, clean_value, role_of, text_of
 from app.providers import cost_of
