@@ -15,10 +15,12 @@ from app import approvals
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.executor.engine import GRACE_SECONDS
+from app.knowledge.indexing import Indexer
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
 from app.runs import claim, due, overdue, recover, stranded, tend
+from app.tools import sources
 from workers.presence import beat, leave
 
 log = structlog.stdlib.get_logger(__name__)
@@ -29,6 +31,7 @@ CRASH_CAP = 3  # A run that took down this many workers is poison.
 BEAT_SECONDS = 5.0
 DELIVERIES = 10  # Sent at a time ...
 BATCHES = 4  # ... in each of so many batches.
+SOURCES_SECONDS = 5.0  # How often it is looked whether an MCP server is due to be read.
 
 
 class Resident:
@@ -43,6 +46,7 @@ class Resident:
         self._rung = asyncio.Event()
         self._mail = asyncio.Event()
         self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box))
+        self._indexer = Indexer(engine.database, engine.embedder)
         self._tasks: list[asyncio.Task[None]] = []
         self.defects = 0
         self._sending: set[asyncio.Task[None]] = set()
@@ -53,7 +57,7 @@ class Resident:
         self._engine.on_free = self._rung.set
         self._engine.on_due = self.ring_for_runs
         self._engine.bell.listener = self.ring
-        loops = (self._claim_loop, self._sweep_loop, self._delivery_loop, self._beat_loop)
+        loops = (self._claim_loop, self._sweep_loop, self._delivery_loop, self._source_loop, self._beat_loop, self._index_loop)
         self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
 
     async def stop(self) -> None:
@@ -184,6 +188,23 @@ class Resident:
                 pass
         except DatabaseUnavailable as error:
             log.warning("worker.deliveries_wait", detail=error.detail)
+
+    async def _source_loop(self) -> None:
+        """Read the lists of MCP servers that are due, one after the other."""
+        while not self._stopping.is_set():
+            while not self._stopping.is_set() and await sources.read_next(self._engine.database, self._engine.sessions):
+                pass
+            await _wait(self._stopping, SOURCES_SECONDS)
+
+    # --- indexing --------------------------------------------------------------------------------------
+
+    async def _index_loop(self) -> None:
+        """Give documents their vectors, one after the other: a large one does not starve the runs."""
+        await self._indexer.refresh()
+        while not self._stopping.is_set():
+            while not self._stopping.is_set() and await self._indexer.index_due():
+                pass
+            await _wait(self._stopping, self._settings.parley_sweep_seconds)
 
     async def _beat_loop(self) -> None:
         while not self._stopping.is_set():

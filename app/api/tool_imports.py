@@ -1,7 +1,7 @@
 """Tools from OpenAPI documents: looked at first, or saved; done again, each changed operation is a new version."""
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -11,18 +11,18 @@ from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.shapes import Body
 from app.api.strict import resource
 from app.credentials import rows as credentials
-from app.errors import Duplicate, InvalidRequest, InvalidTool, NotFound, UnknownReference
+from app.errors import InvalidRequest, InvalidTool, NotFound, UnknownReference
 from app.models import new_id
-from app.tools import BUILT_IN, Risk
-from app.tools import registered as rows
+from app.tools import Risk, sources
 from app.tools.openapi import MAX_DOCUMENT_BYTES, Import, check_document, read_document, read_operations
-from app.tools.python import Definition
+from app.tools.sources import Action, Found, Taken
 
 router = resource("tools")
 
 Writes = Annotated[Caller, may("tools:write")]
 FETCH_SECONDS = 20.0
-Action = Literal["create", "update", "unchanged"]
+# What of an import its source keeps, for the next time.
+KEPT = ("url", "base_url", "include", "credential", "timeout_seconds", "validate_responses")
 
 
 class ImportBody(Body):
@@ -37,15 +37,16 @@ class ImportBody(Body):
     include: list[str] | None = Field(default=None, max_length=1000, description="The operationIds wanted; else all.")
     credential: str | None = Field(default=None, max_length=100, description="The name of a credential.")
     timeout_seconds: float | None = Field(default=None, gt=0, le=120, description="How long a call may take.")
+    validate_responses: bool = Field(default=False, description="Fail calls whose answer is not what it declares.")
     preview: bool = Field(default=False, description="Only say what would be made.")
 
 
 class ImportedOut(BaseModel):
-    """A tool of the document."""
+    """A tool of the document or server."""
 
     name: str = Field(examples=["shop_getOrder"])
     description: str
-    method: str = Field(examples=["GET"])
+    method: str | None = Field(default=None, description="Of an operation.", examples=["GET"])
     url: str
     risk: Risk
     parameters: dict[str, Any]
@@ -54,14 +55,14 @@ class ImportedOut(BaseModel):
 
 
 class SkippedOut(BaseModel):
-    """An operation that can't be a tool."""
+    """What can't be a tool."""
 
-    operation: str
+    operation: str = Field(description="The operation, or the server's name of the tool.")
     reason: str
 
 
 class ImportOut(BaseModel):
-    """What a document became, or would become."""
+    """What a document or server became, or would become."""
 
     name: str
     preview: bool
@@ -71,7 +72,10 @@ class ImportOut(BaseModel):
 
 @router.post("/tools/import", summary="Import an OpenAPI document")
 async def import_tools(body: ImportBody, caller: Writes, key: Idempotent) -> ImportOut:
-    """Makes a tool of each operation, named `<name>_<operationId>`. Done again, what changed is a new version."""
+    """Makes a tool of each operation, named `<name>_<operationId>`. Done again, what changed is a new version.
+
+    A tool whose operation is gone from the document is disabled, and enabled again when it is back.
+    """
     return await take_in(body, caller, key)
 
 
@@ -80,27 +84,44 @@ async def take_in(body: ImportBody, caller: Caller, key: IdempotencyKey) -> Impo
 
     Raises:
         InvalidTool: naming what is wrong with the document.
-        Duplicate: when a name is taken by a tool of another kind.
+        Duplicate: when a name is taken by a tool from elsewhere.
     """
-    await _check_credential(body, caller)
-    found = await _read(body, caller)
+    await check_credential(body.credential, caller)
+    read = await _read(body, caller)
+    skipped = [(each.operation, each.reason) for each in read.skipped]
+    found = Found(read.definitions, skipped, read.names)
     async with caller.transaction() as session:
-        repeated = None if body.preview else await key.claim(session, caller, "import", f"{new_id()} {body.name}")
-        tools = [
-            await _take(each, caller, session, save=not body.preview and not repeated) for each in found.definitions
-        ]
-        if not body.preview and not repeated:
-            audit.record(session, caller.entry("tool.import", "tool", body.name, tools=len(tools)))
-    skipped = [SkippedOut(operation=each.operation, reason=each.reason) for each in found.skipped]
-    return ImportOut(name=body.name, preview=body.preview, tools=tools, skipped=skipped)
+        taken = await _taken(body, caller, session, found, key)
+    return ImportOut(
+        name=body.name,
+        preview=body.preview,
+        tools=[show_taken(each) for each in taken],
+        skipped=[SkippedOut(operation=operation, reason=reason) for operation, reason in skipped],
+    )
 
 
-async def _check_credential(body: ImportBody, caller: Caller) -> None:
-    if body.credential is None:
+async def _taken(body: ImportBody, caller: Caller, session: Any, found: Found, key: IdempotencyKey) -> list[Taken]:
+    who, workspace_id = caller.principal.id, caller.workspace_id
+    if body.preview or await key.claim(session, caller, "import", f"{new_id()} {body.name}"):
+        return [await sources.take(session, workspace_id, who, each, source=None) for each in found.definitions]
+    spec = body.model_dump(mode="json", include=set(KEPT))
+    source = await sources.put(session, workspace_id, body.name, "openapi", spec)
+    taken = await sources.save(session, source, who, found)
+    audit.record(session, caller.entry("tool.import", "tool", body.name, tools=len(taken)))
+    return taken
+
+
+async def check_credential(name: str | None, caller: Caller) -> None:
+    """Refuse a credential that does not exist, by its field.
+
+    Raises:
+        UnknownReference: when there is none of that name.
+    """
+    if name is None:
         return
     try:
         async with caller.transaction() as session:
-            await credentials.named(session, caller.workspace_id, body.credential)
+            await credentials.named(session, caller.workspace_id, name)
     except NotFound as error:
         raise UnknownReference(error.detail, field="credential") from error
 
@@ -130,29 +151,14 @@ def _operations(text: Any, body: ImportBody) -> Import:
         source=body.url,
         credential=body.credential,
         timeout_seconds=body.timeout_seconds,
+        validate_responses=body.validate_responses,
     )
 
 
-async def _take(definition: Definition, caller: Caller, session: Any, *, save: bool) -> ImportedOut:
-    name = str(definition.spec["name"])
-    if name in BUILT_IN:
-        raise Duplicate(f"{name} is a built-in tool", field="name")
-    try:
-        tool, version = await rows.get(session, caller.workspace_id, name)
-    except NotFound:
-        if save:
-            await rows.create(session, caller.workspace_id, caller.principal.id, definition)
-        return _shown(definition, "create", 1 if save else None)
-    if tool.kind != "openapi":
-        raise Duplicate(f"a tool called {name} exists already, of the kind {tool.kind}", field="name")
-    if version.sha256 == definition.sha256:
-        return _shown(definition, "unchanged", version.version)
-    if save:
-        who = caller.principal.id
-        _, version = await rows.change(session, caller.workspace_id, who, name, definition=definition, enabled=None)
-    return _shown(definition, "update", version.version)
-
-
-def _shown(definition: Definition, action: Action, version: int | None) -> ImportedOut:
-    shown = {name: definition.spec[name] for name in ("name", "description", "method", "url", "risk", "parameters")}
-    return ImportedOut(**shown, action=action, version=version)
+def show_taken(taken: Taken) -> ImportedOut:
+    """A tool as the answer shows it."""
+    spec = taken.definition.spec
+    shown: dict[str, Any] = {
+        name: spec.get(name) for name in ("name", "description", "method", "url", "risk", "parameters")
+    }
+    return ImportedOut(**shown, action=taken.action, version=taken.version)

@@ -42,7 +42,8 @@ from app.runs import (
 from app.settings import Settings, process_name
 from app.settle import Outcome, Settled, Settlement, Settlements, cancelled, failed, settle
 from app.tasks import NewTasks
-from app.tools.mcp_sessions import Sessions
+from app.tools import sources
+from app.tools.mcp_sessions import Server, Sessions
 
 GRACE_SECONDS = 5.0
 LOCK_HEAD = "select from heads where conversation_id = $1 for no key update"
@@ -76,6 +77,8 @@ class Engine:
         self.embedder = Embedder(settings, self.providers)
         self.effects = Effects(database, self.bus, self.bell, self.embedder)
         self.heartbeat = Heartbeat(settings, self._on_lost, self._on_cancel)
+        self.sessions.on_change = self._on_source_changed
+        self._notes: set[asyncio.Task[None]] = set()
         self.running: dict[UUID, Execution] = {}
         self.on_free: Callable[[], None] = lambda: None
         self.on_due: Callable[[str], None] = lambda _: None
@@ -114,6 +117,7 @@ class Engine:
         await self.bell.close()
         await self.providers.aclose()
         await self.sessions.aclose()
+        await asyncio.gather(*self._notes, return_exceptions=True)
         await self.egress.aclose()
         await sandbox.aclose()
         await self.database.close()
@@ -255,6 +259,12 @@ class Engine:
     def _on_cancel(self, run_id: UUID) -> None:
         if run_id in self.running:
             self.running[run_id].stop(Stop.CANCEL)
+
+    def _on_source_changed(self, server: Server) -> None:
+        """An MCP server has other tools now: have its list read before its time."""
+        note = asyncio.create_task(sources.soon(self.database, server))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
 
     def _on_lost(self, run_id: UUID, fence: int) -> None:
         execution = self.running.get(run_id)

@@ -51,6 +51,7 @@ class HttpSpec(BaseModel):
     digest: str | None = None
     parameters: dict[str, Any]
     output_schema: dict[str, Any] | None = None
+    validate_responses: bool = True
     risk: Risk
     idempotent: bool
     timeout_seconds: float
@@ -142,7 +143,7 @@ def _check_request(name: str, description: str, method: str, url: str, headers: 
         raise InvalidTool("description: must have 5 to 1024 characters", field="description")
     if method not in METHODS:
         raise InvalidTool(f"method: one of {', '.join(METHODS)}", field="method")
-    _check_url(url)
+    check_url(url)
     for header in headers:
         if header.lower() in SECRET_HEADERS:
             raise InvalidTool(f"headers: {header} belongs into a credential, which is kept sealed", field="headers")
@@ -150,7 +151,12 @@ def _check_request(name: str, description: str, method: str, url: str, headers: 
             raise InvalidTool(f"headers: {header!r} is no name of a header", field="headers")
 
 
-def _check_url(url: str) -> None:
+def check_url(url: str) -> None:
+    """Refuse what is no URL of a service.
+
+    Raises:
+        InvalidTool: saying what it should be.
+    """
     try:
         parts, parsed = urlsplit(url), httpx.URL(PLACEHOLDER.sub("x", url))
     except (ValueError, httpx.InvalidURL):
@@ -303,7 +309,9 @@ def result_of(spec: HttpSpec, answer: Response) -> Any:
             raise ToolUnavailable(said, retry_after=_retry_after(answer))
         raise ToolError(said)
     result = picked(_value(answer), spec.response_path) if spec.response_path else _value(answer)
-    return result_fitting(spec.output_schema, result) if spec.output_schema is not None else result
+    if spec.output_schema is None or not spec.validate_responses:
+        return result
+    return result_fitting(spec.output_schema, result)
 
 
 def _value(answer: Response) -> Any:

@@ -44,6 +44,7 @@ class Import:
 
     definitions: list[Definition] = field(default_factory=list[Definition])
     skipped: list[Skipped] = field(default_factory=list[Skipped])
+    names: set[str] = field(default_factory=set[str])  # Of all its tools, those that are not wanted included.
 
 
 def read_document(text: str | bytes) -> Json:
@@ -119,9 +120,11 @@ def read_operations(
     for operation in _operations(document):
         known |= {operation.id}
         if include is not None and operation.id not in include:
+            found.names.add(tool_name(name, operation.id))
             continue
         try:
             found.definitions.append(_tried(writer, document, operation, name, base_url, source, fields))
+            found.names.add(tool_name(name, operation.id))
         except Unusable as error:
             found.skipped.append(Skipped(operation.id, str(error)))
         if len(found.definitions) > MAX_OPERATIONS:

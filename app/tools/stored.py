@@ -6,6 +6,7 @@ from typing import Any
 
 from app.tools.approval import rules_of
 from app.tools.http import HttpSpec, http_tool
+from app.tools.mcp import McpSpec, mcp_tool
 from app.tools.python import python_tool
 from app.tools.tool import Tool
 
@@ -13,6 +14,7 @@ KINDS: dict[str, Callable[[dict[str, Any]], Tool]] = {
     "python": python_tool,
     "http": lambda stored: http_tool(HttpSpec.model_validate(stored)),
     "openapi": lambda stored: http_tool(HttpSpec.model_validate(stored)),
+    "mcp": lambda stored: mcp_tool(McpSpec.model_validate(stored)),
 }
 
 
