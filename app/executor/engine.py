@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from app import approvals, sandbox
+from app import approvals, charts, sandbox
 from app.approvals import NewApproval
 from app.conversations import Accepted, Beginnings, lock
 from app.credentials import Box, Credentials
@@ -120,6 +120,7 @@ class Engine:
         await asyncio.gather(*self._notes, return_exceptions=True)
         await self.egress.aclose()
         await sandbox.aclose()
+        await charts.aclose()
         await self.database.close()
 
     @property
