@@ -183,6 +183,11 @@ class CallContext:
         self.artifact_id = UUID(kept["artifact_id"])
         return kept
 
+    @property
+    def model_name(self) -> str:
+        """The run's model."""
+        return self.doors.model.model_name
+
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once; its usage is the run's."""
         response = await model_request(self.doors.model, [ModelRequest.user_text_prompt(prompt)])

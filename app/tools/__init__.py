@@ -18,6 +18,7 @@ from app.tools import (
     recall,
     remember,
     schedule_task,
+    summarizer,
     search_documents,
     web_search,
 )
@@ -29,6 +30,7 @@ BUILT_IN: dict[str, Tool] = {
     "web_search": web_search.TOOL,
     "fetch_url": fetch_url.TOOL,
     "chatbot": chatbot.TOOL,
+    "summarizer": summarizer.TOOL,
     "execute_code": execute_code.TOOL,
     "create_chart": create_chart.TOOL,
     "describe_database": describe_database.TOOL,

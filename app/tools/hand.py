@@ -78,9 +78,14 @@ class HandContext:
         del name, media_type, content
         raise ToolError("a tool can keep files inside a conversation only; use POST /artifacts")
 
+    @property
+    def model_name(self) -> str:
+        """The default model."""
+        return default_model(self.settings)[0]
+
     async def complete(self, prompt: str) -> str:
         """Ask the default model once."""
-        model = await self.providers.load(default_model(self.settings)[0])
+        model = await self.providers.load(self.model_name)
         response = await model_request(model, [ModelRequest.user_text_prompt(prompt)])
         self.spend(cost_of(response))
         return "".join(part.content for part in response.parts if part.part_kind == "text")

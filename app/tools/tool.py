@@ -97,6 +97,11 @@ class ToolContext(Protocol):
         """Keep a file as an artifact; answers its id, name, media type and size."""
         ...
 
+    @property
+    def model_name(self) -> str:
+        """The model that `complete` asks; `demo` is the offline one, which can't write."""
+        ...
+
     async def complete(self, prompt: str) -> str:
         """Ask the run's model once, without history or tools."""
         ...

@@ -20,6 +20,7 @@ class Context:
     memories: Any = None
     documents: Any = None
     answer: str = "Paris."
+    model_name: str = "test"
     asked: list[tuple[str, ...]] = field(default_factory=list)
     workspace_id: UUID = field(default_factory=uuid4)
     conversation_id: UUID | None = None
