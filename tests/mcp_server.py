@@ -14,7 +14,9 @@ from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel
 
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 class Sum(BaseModel):
@@ -25,8 +27,7 @@ class Sum(BaseModel):
 
 def made() -> MCPServer:
     """A server with a tool of every sort."""
-    server = MCPServer("things")
-    counts: dict[str, int] = {}
+    server = MCPServer("things", log_level="CRITICAL")
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=True))
     def add(a: int, b: int) -> Sum:
@@ -49,11 +50,9 @@ def made() -> MCPServer:
         return ["one pixel", Image(data=PIXEL, format="png")]
 
     @server.tool(structured_output=False)
-    async def count(ctx: Context) -> str:
-        """How often this session has asked."""
-        me = str(id(ctx.session))
-        counts[me] = counts.get(me, 0) + 1
-        return str(counts[me])
+    def count() -> str:
+        """Count to one."""
+        return "1"
 
     @server.tool(structured_output=False)
     async def steps(ctx: Context) -> str:
@@ -101,27 +100,40 @@ class Running:
     port: int
     token: str | None
     server: MCPServer
+    old: bool = False
+    lost: bool = False
     asked: list[dict[str, str]] = field(default_factory=list)
-    refuse: int = 0
+
+
+def refusal(state: Running, headers: dict[str, str]) -> int | None:
+    if state.token and headers.get("authorization") != f"Bearer {state.token}":
+        return 401
+    if state.old and headers.get("mcp-method") == "server/discover":
+        return 400
+    if state.lost and "mcp-session-id" in headers:
+        state.lost = False
+        return 404
+    return None
 
 
 @asynccontextmanager
-async def running(*, token: str | None = None, stateless: bool = False) -> AsyncIterator[Running]:
-    """The server on a free port, in this process."""
+async def running(*, token: str | None = None, old: bool = False) -> AsyncIterator[Running]:
+    """The server on a free port, in this process; an old one knows sessions and the `initialize` handshake only."""
     things = made()
-    app = things.streamable_http_app(stateless_http=stateless)
+    app = things.streamable_http_app()
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        state = Running(f"http://127.0.0.1:{port}/mcp", port, token, things)
+        state = Running(f"http://127.0.0.1:{port}/mcp", port, token, things, old)
 
         async def guarded(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http":
                 headers = {name.decode(): value.decode() for name, value in scope["headers"]}
                 state.asked.append({"method": scope["method"], **headers})
-                if state.token and headers.get("authorization") != f"Bearer {state.token}":
-                    await send({"type": "http.response.start", "status": 401, "headers": []})
-                    await send({"type": "http.response.body", "body": b"who are you?"})
+                status = refusal(state, headers)
+                if status:
+                    await send({"type": "http.response.start", "status": status, "headers": []})
+                    await send({"type": "http.response.body", "body": b"not like this"})
                     return
             await app(scope, receive, send)
 
