@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -191,38 +192,48 @@ def _same_origin(origin: str, host: str) -> bool:
 class BodyLimit:
     """Refuses a body above the limit: by its announced length, else by counting."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, uploads: Mapping[str, int] | None = None) -> None:
         """Wrap an application.
 
         Args:
             app: The application.
             limit: Bytes.
+            uploads: Resources to which forms may be larger, with their limits.
         """
         self.app = app
         self.limit = limit
+        self.uploads = uploads or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > self.limit:
-            raise self._too_large()
-        await self.app(scope, self._counting(receive), send)
+        headers = Headers(scope=scope)
+        limit, announced = self._limit(scope, headers), headers.get("content-length", "")
+        if announced.isdecimal() and int(announced[:20]) > limit:
+            raise _too_large(limit)
+        await self.app(scope, _counting(receive, limit), send)
 
-    def _counting(self, receive: Receive) -> Receive:
-        seen = 0
+    def _limit(self, scope: Scope, headers: Headers) -> int:
+        resource = "/" + scope["path"].split("/")[1]
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        return max(self.limit, self.uploads.get(resource, 0)) if is_form else self.limit
 
-        async def counted() -> Message:
-            nonlocal seen
-            message: Any = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.limit:
-                raise self._too_large()
-            return message
 
-        return counted
+def _counting(receive: Receive, limit: int) -> Receive:
+    seen = 0
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body has more than {self.limit} bytes")
+    async def counted() -> Message:
+        nonlocal seen
+        message: Any = await receive()
+        seen += len(message.get("body", b""))
+        if seen > limit:
+            raise _too_large(limit)
+        return message
+
+    return counted
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than {limit} bytes")

@@ -11,7 +11,6 @@ router = APIRouter()
 # Path prefix -> what it will be.
 LATER = {
     "/budgets": "budgets",
-    "/documents": "documents",
     "/email/inbound": "replies by e-mail",
     "/slack/events": "replies in Slack",
     "/slack/interactivity": "buttons in Slack",

@@ -1,5 +1,6 @@
 """Forms with files, `multipart/form-data`: read whole, for the body's size is limited before."""
 
+import asyncio
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.parser import BytesParser
@@ -32,7 +33,11 @@ async def read_form(request: Request) -> dict[str, Part]:
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
         raise UnsupportedMediaType("the body must be multipart/form-data")
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    message = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + await request.body())
+    return await asyncio.to_thread(_fields, head + await request.body())
+
+
+def _fields(content: bytes) -> dict[str, Part]:
+    message = BytesParser(EmailMessage, policy=HTTP).parsebytes(content)
     if not message.is_multipart() or message.defects:
         raise MalformedBody("the body is not a form with the boundary that its content type names")
     parts = list(message.iter_parts())

@@ -1,4 +1,4 @@
-"""A text is cut into chunks: at headings, then paragraphs, then sentences, each chunk with its place in the text."""
+"""A text is cut into chunks: at pages or headings, then paragraphs, then sentences, each chunk with its place in the text."""
 
 import re
 from bisect import bisect_right
@@ -10,7 +10,6 @@ from app.knowledge.reading import HTML, MARKDOWN, Reading
 # About 300 tokens: enough for an answer, and well within what every embedding model reads at once.
 MOST, LEAST = 1_600, 700
 OVERLAP = 160
-TINY = 200  # A shorter section, such as a heading alone, is read with the next one.
 MAX_HEADING = 300
 
 # Bounded, for a line of a foreign text may have millions of characters.
@@ -42,26 +41,33 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Section:
-    """What stands below one heading."""
+    """What stands below one heading, or on one page."""
 
     begins_at: int
     ends_at: int
     heading: str
+    page: int | None = None
 
 
 def chunks_of(reading: Reading) -> list[Chunk]:
     """The chunks of a text in order; every word of it is in one."""
-    marked = reading.media_type in (MARKDOWN, HTML)
-    sections = list(_sections(reading.text)) if marked else [Section(0, len(reading.text), "")]
     return [
-        Chunk(begins_at, ends_at, section.heading, _page(reading.pages, begins_at))
-        for section in _joined(sections)
+        Chunk(begins_at, ends_at, section.heading, section.page)
+        for section in _sections_of(reading)
         for begins_at, ends_at in _cut(reading.text, section.begins_at, section.ends_at)
     ]
 
 
-def _page(pages: tuple[int, ...], position: int) -> int | None:
-    return bisect_right(pages, position) if pages else None
+def _sections_of(reading: Reading) -> Iterator[Section]:
+    length = len(reading.text)
+    if reading.pages:  # No chunk goes over the end of its page, so that what it cites is right.
+        ends = [*reading.pages[1:], length]
+        for page, (begins_at, ends_at) in enumerate(zip(reading.pages, ends, strict=True), 1):
+            yield Section(begins_at, ends_at, "", page)
+    elif reading.media_type in (MARKDOWN, HTML):
+        yield from _joined(reading.text, list(_sections(reading.text)))
+    else:
+        yield Section(0, length, "")
 
 
 # --- headings ---------------------------------------------------------------------------------------
@@ -113,18 +119,22 @@ def _fences(text: str) -> list[tuple[int, int]]:
     return [*spans, (opened.start(), len(text))] if opened else spans
 
 
-def _joined(sections: list[Section]) -> Iterator[Section]:
-    """The sections, a tiny one as the beginning of the next."""
+def _joined(text: str, sections: list[Section]) -> Iterator[Section]:
+    """The sections, one that is a heading alone as the beginning of the next."""
     begins_at: int | None = None
     for section in sections[:-1]:
         start = section.begins_at if begins_at is None else begins_at
-        if section.ends_at - start < TINY:
+        if _is_bare(text[section.begins_at : section.ends_at]):
             begins_at = start
             continue
         yield Section(start, section.ends_at, section.heading)
         begins_at = None
     last = sections[-1]
     yield Section(last.begins_at if begins_at is None else begins_at, last.ends_at, last.heading)
+
+
+def _is_bare(section: str) -> bool:
+    return not section.strip().partition("\n")[2].strip("=-\n\t ")
 
 
 # --- lengths ----------------------------------------------------------------------------------------

@@ -102,12 +102,28 @@ def checked(new: NewDocument) -> NewDocument:
     Raises:
         InvalidRequest: naming the field.
     """
-    if not new.title.strip() or len(new.title) > MAX_TITLE or not new.title.isprintable():
-        raise InvalidRequest(f"a title has 1 to {MAX_TITLE} printable characters", field="title")
+    check_title(new.title)
     if new.source is not None and not 1 <= len(new.source) <= MAX_SOURCE:
         raise InvalidRequest(f"a source has 1 to {MAX_SOURCE} characters", field="source")
     checked_metadata(new.metadata)
     return new
+
+
+def check_title(title: str) -> None:
+    """Refuse what is no title.
+
+    Raises:
+        InvalidRequest: always the field `title`.
+    """
+    if not title.strip() or len(title) > MAX_TITLE or not title.isprintable():
+        raise InvalidRequest(f"a title has 1 to {MAX_TITLE} printable characters", field="title")
+
+
+def title_of(reading: Reading, name: str) -> str:
+    """What a document without a title is called: what it calls itself, else the file's name, else how it begins."""
+    said = reading.title or name or reading.text[:MAX_TITLE].strip().partition("\n")[0].lstrip("# ")
+    printable = "".join(each if each.isprintable() else " " for each in said)
+    return " ".join(printable.split())[:MAX_TITLE] or "Document"
 
 
 async def cut(new: NewDocument) -> ChunkRows:
