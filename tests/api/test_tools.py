@@ -204,3 +204,41 @@ async def test_a_call_by_hand_that_takes_too_long(
         answer = (await client.post("/tools/slow/execute", json={"arguments": {}})).json()
     assert "timed out" in answer["error"]
     assert await database.fetchval("select state from tool_calls") == state
+
+
+SUM_UP = {
+    "kind": "python",
+    "name": "sum_up",
+    "description": "Add numbers with the calculator",
+    "code": "async def sum_up(numbers: list[int]) -> str:\n"
+    "    return await calculator(' + '.join(str(n) for n in numbers))",
+    "tools": ["calculator"],
+}
+
+
+async def test_a_function_that_calls_tools_is_tried_by_hand(client: httpx.AsyncClient, database: Database) -> None:
+    made = await client.post("/tools", json=SUM_UP)
+    assert (made.status_code, made.json()["tools"]) == (201, ["calculator"])
+    done = (await client.post("/tools/sum_up/execute", json={"arguments": {"numbers": [1, 2, 39]}})).json()
+    assert (done["result"], done["error"]) == ("42", None)
+    called = await database.fetch("select tool, state from tool_calls order by id")
+    assert [tuple(row) for row in called] == [("sum_up", "done"), ("calculator", "done")]
+    failed = (await client.post("/tools/sum_up/execute", json={"arguments": {"numbers": []}})).json()
+    assert "expression" in failed["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said"),
+    [
+        ({"tools": ["nothing_such"]}, "tools.0", "there is no tool 'nothing_such'"),
+        ({"tools": ["calculator", "sum_up"]}, "tools.1", "a function can't call itself as a tool"),
+        ({"tools": []}, "code", "line 2"),
+        ({"idempotent": False}, "idempotent", "can always be repeated"),
+    ],
+)
+async def test_tools_that_code_can_not_call_are_refused_by_name(
+    client: httpx.AsyncClient, change: dict[str, Any], field: str, said: str
+) -> None:
+    refused = await client.post("/tools", json=SUM_UP | change)
+    assert (refused.status_code, refused.json()["field"]) == (422, field)
+    assert said in refused.json()["detail"]

@@ -122,7 +122,7 @@ said
     assert (failed["state"], denied["state"]) == ("failed", "denied")
     assert "secret words" not in str(outer["result"])
     assert outer["result"]["result"] == [failed["error"], denied["error"]]
-    assert denied["error"] == "the agent's policy denies this call of double"
+    assert denied["error"] == "the policy denies this call of double"
 
 
 @pytest.mark.parametrize("edited", [False, True])
