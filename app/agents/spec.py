@@ -22,11 +22,7 @@ UUID_LIKE = re.compile(r"[0-9a-fA-F]{8}-?(?:[0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}"
 # Tools of the contract that a later version brings: refused by name, not as unknown.
 LATER_TOOLS = frozenset(
     {
-        "create_chart",
         "delegate",
-        "execute_code",
-        "query_database",
-        "summarizer",
     }
 )
 
