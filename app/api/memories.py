@@ -1,7 +1,7 @@
 """The resource /memories: what agents, tasks and people are remembered by, readable and editable."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Query, Response
@@ -28,6 +28,10 @@ Writes = Annotated[Caller, may("memories:write")]
 Said = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)]
 Key = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_KEY)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# `me` is whoever makes the call.
+Person = Annotated[
+    str, StringConstraints(pattern=r"^(me|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$", max_length=36)
+]
 OWNERS = ("agent", "task", "person", "user")
 
 
@@ -38,9 +42,7 @@ class MemoryBody(Body):
     key: Key | None = Field(default=None, description="A short name, unique among its owner's.", examples=["style"])
     agent: Name | None = Field(default=None, description="About this agent, by name or id.", examples=["assistant"])
     task: UUID | None = Field(default=None, description="About this task.")
-    person: UUID | Literal["me"] | None = Field(
-        default=None, description="About this principal; `me` is whoever makes the call."
-    )
+    person: Person | None = Field(default=None, description="About this principal; `me` is whoever makes the call.")
     user: Name | None = Field(
         default=None, description="About this person, as the application calls them in a conversation's `user`."
     )
@@ -106,7 +108,7 @@ async def list_memories(
     scope: Annotated[Scope | None, Query(description="About agents, tasks or people.")] = None,
     agent: Annotated[Name | None, Query(description="About this agent, by name or id.")] = None,
     task: Annotated[UUID | None, Query(description="About this task.")] = None,
-    person: Annotated[UUID | Literal["me"] | None, Query(description="About this principal, or `me`.")] = None,
+    person: Annotated[Person | None, Query(description="About this principal, or `me`.")] = None,
     user: Annotated[Name | None, Query(description="About this person, as the application calls them.")] = None,
     q: Annotated[Name | None, Query(description="Holding all these words.")] = None,
 ) -> Page[MemoryOut]:
@@ -169,8 +171,8 @@ async def _agent(session: AsyncSession, caller: Caller, ref: str) -> UUID:
         raise UnknownReference(error.detail, field="agent") from error
 
 
-def _person(caller: Caller, person: UUID | Literal["me"] | None) -> UUID | None:
-    return caller.principal.id if person == "me" else person
+def _person(caller: Caller, person: str | None) -> UUID | None:
+    return caller.principal.id if person == "me" else UUID(person) if person else None
 
 
 @router.get("/memories/{memory_id}", summary="Show a memory")

@@ -152,6 +152,7 @@ class Live:
                 "/tools/register", {"name": f"t{number}", "description": "Shouts a text", "code": PYTHON}
             )["name"],
             "artifact_id": self.upload(),
+            "memory_id": self.post("/memories", {"text": "Likes tea.", "user": "alice"})["id"],
             "ref": self.post("/credentials", {"name": f"c{number}", "kind": "bearer", "token": "a token for tests"})[
                 "name"
             ],

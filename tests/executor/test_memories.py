@@ -102,8 +102,8 @@ async def test_recall_finds_nothing_of_another_workspace(world: World, engine: E
     database = world.database
     await database.execute("insert into workspaces (id, name) values ($1, 'other')", OTHER)
     async with database.transaction(OTHER) as session:
-        await remember(session, OTHER, Owner(user="alice"), "Theirs.", None, Origin(None), memory_id=new_id())
-    await agent(world, "asker", ToolCallPart("recall", {}), ToolCallPart("recall", {"query": "theirs"}))
+        await remember(session, OTHER, Owner(user="alice"), "A lemon.", None, Origin(None), memory_id=new_id())
+    await agent(world, "asker", ToolCallPart("recall", {}), ToolCallPart("recall", {"query": "lemon"}))
     asked = await world.conversation(agent="asker", user="alice")
     await called(world, engine, asked)
     assert [call["result"] for call in await world.calls(asked)] == [{"memories": []}] * 2

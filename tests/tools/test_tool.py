@@ -13,6 +13,10 @@ from app.tools.schema import fitting
 from tests.tools.context import Context
 
 
+# What they write has the effect key as its id, or is a deletion: a repeat changes nothing.
+WRITES_ONCE = ("remember", "forget")
+
+
 @pytest.mark.parametrize("tool", BUILT_IN.values(), ids=BUILT_IN)
 def test_every_tool_can_be_shown_to_a_model(tool: Tool) -> None:
     assert BUILT_IN[tool.name] is tool
@@ -20,7 +24,7 @@ def test_every_tool_can_be_shown_to_a_model(tool: Tool) -> None:
     assert tool.parameters["additionalProperties"] is False
     assert "title" not in json.dumps(tool.parameters)
     assert tool.description.endswith(".")
-    assert tool.idempotent == (tool.risk in (Risk.READ, Risk.CODE))
+    assert tool.idempotent == (tool.risk in (Risk.READ, Risk.CODE) or tool.name in WRITES_ONCE)
 
 
 def test_the_arguments_are_those_of_the_contract() -> None:
@@ -35,6 +39,9 @@ def test_the_arguments_are_those_of_the_contract() -> None:
         "notify": ["text", "channel"],
         "schedule_task": ["prompt", "schedule_expression", "timezone"],
         "propose_state": ["patch"],
+        "remember": ["text", "about", "key"],
+        "recall": ["query", "about"],
+        "forget": ["id"],
     }
 
 

@@ -74,6 +74,8 @@ def shown(content: object) -> str:
         ]
         if telling:
             return str(telling[0])
+        if isinstance(fields.get("memories"), list):
+            return "; ".join(str(each["text"]) for each in fields["memories"]) or "nothing yet"
     return json.dumps(content, ensure_ascii=False, default=str)
 
 
@@ -98,6 +100,8 @@ _TELLERS: dict[str, Callable[[dict[str, Any], str], str]] = {
     ),
     "propose_state": lambda given, text: f"I proposed {json.dumps(given.get('patch', {}))}: {text}",
     "notify": lambda given, text: f"I sent a notification: {text}",
+    "remember": lambda given, text: f'I will remember: "{given.get("text", "")}"',
+    "recall": lambda given, text: f"I remember: {text}",
 }
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic_ai.tools import ToolDefinition
 
+from app.providers.demo.memories import REMEMBER, remembered
+from app.providers.demo.memories import TOOLS as MEMORY_TOOLS
 from app.providers.demo.schedules import read_schedule
 from app.providers.demo.turn import Call
 
@@ -98,9 +100,9 @@ def plan(text: str, tools: Tools) -> list[Call]:
 
 
 def clauses(text: str) -> Iterator[str]:
-    """The parts of a prompt; addresses and quoted text stay whole."""
+    """The parts of a prompt; addresses, quoted text and what is to be remembered stay whole."""
     hidden = text
-    for match in [*_URL.finditer(text), *_QUOTED.finditer(text)]:
+    for match in [*_URL.finditer(text), *_QUOTED.finditer(text), *REMEMBER.finditer(text)]:
         hidden = f"{hidden[: match.start()]}{'_' * (match.end() - match.start())}{hidden[match.end() :]}"
     start = 0
     for gap in _BREAK.finditer(hidden):
@@ -217,13 +219,14 @@ def _fitting(clause: str, tools: Tools) -> Iterator[Call]:
         wanted = [token for token in re.split(r"[_\W]+", name.lower()) if token not in _WEAK]
         hits = [word for word in words if any(_alike(word[0].lower(), token) for token in wanted)]
         said = {token for token in wanted for word in hits if _alike(word[0].lower(), token)}
-        if wanted and said == set(wanted):
+        if wanted and said == set(wanted) and name not in MEMORY_TOOLS:
             yield Call(name, fill_arguments(tool.parameters_json_schema, clause[hits[-1].end() :]))
             return
 
 
 # The first rule that finds something decides a clause.
 _RULES: tuple[Callable[[str, Tools], Iterator[Call]], ...] = (
+    remembered,
     _named,
     _fetch,
     _time,
