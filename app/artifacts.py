@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
@@ -146,6 +146,17 @@ async def references(
         said = f"the files have {size} bytes together; a message's have at most {MAX_ATTACHED_BYTES}"
         raise InvalidRequest(said, field=field)
     return [_reference(rows[artifact_id]) for artifact_id in ids]
+
+
+async def remove(session: AsyncSession, workspace_id: UUID, artifact_id: UUID) -> None:
+    """Really delete an artifact; where a message names it, the model is told that it is gone.
+
+    Raises:
+        NotFound: when there is none of that id.
+    """
+    gone = delete(Artifact).where(Artifact.workspace_id == workspace_id, Artifact.id == artifact_id)
+    if await session.scalar(gone.returning(Artifact.id)) is None:
+        raise NotFound(f"there is no artifact {artifact_id}")
 
 
 def _reference(row: Row) -> dict[str, Any]:

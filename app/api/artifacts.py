@@ -120,6 +120,14 @@ async def get_content(artifact_id: UUID, caller: Reads) -> Response:
         return Response(row.content, media_type=row.media_type, headers=headers)
 
 
+@router.delete("/artifacts/{artifact_id}", status_code=204, summary="Delete a file")
+async def delete_artifact(artifact_id: UUID, caller: Writes) -> None:
+    """Really deletes it; agents that read a message which names it are told that it is gone."""
+    async with caller.transaction() as session:
+        await artifacts.remove(session, caller.workspace_id, artifact_id)
+        audit.record(session, caller.entry("artifact.delete", "artifact", artifact_id))
+
+
 def disposition(name: str) -> str:
     """The header that says what a download is called, whatever its name holds."""
     plain = "".join(each if (each.isascii() and each.isalnum()) or each in "._- " else "_" for each in name)

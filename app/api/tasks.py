@@ -12,6 +12,7 @@ from app import audit, cron, tasks
 from app.api import runs
 from app.api.access import Caller, may
 from app.api.answers import made_before
+from app.api.conversations import attached
 from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.runs import RunOut
@@ -222,6 +223,7 @@ async def show(caller: Caller, task_id: UUID, secret: str | None = None) -> Task
 @router.post("/tasks", status_code=201, summary="Store a task")
 async def create_task(body: TaskBody, response: Response, caller: Writes, key: Idempotent) -> TaskOut:
     """A delegation and a research task start at once, unless `run_at` says otherwise."""
+    attached(caller, body.attachments)
     plain = key.key is None and NewTasks.takes(body)
     saved = await (_store(caller, body) if plain else _create(caller, body, key))
     if saved.accepted:
@@ -318,6 +320,7 @@ async def get_task(task_id: UUID, caller: Reads) -> TaskOut:
 @router.patch("/tasks/{task_id}", summary="Change a task")
 async def patch_task(task_id: UUID, changes: TaskPatch, caller: Writes) -> TaskOut:
     """In force for every start after it; a changed schedule finds its next instant anew."""
+    attached(caller, changes.attachments or [])
     async with caller.database.engine_tx() as connection:
         saved = await tasks.patch(connection, caller.settings, caller.workspace_id, task_id, changes)
         await _note(connection, caller, "task.patch", task_id, fields=sorted(changes.model_fields_set))

@@ -303,6 +303,7 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         database=caller.database,
         tools=await _of_code(stored, caller),
         clock=CallClock(tool.timeout_seconds),
+        principal_id=caller.principal.id,
     )
     async with caller.database.connection() as connection:
         repeat = await key.claim(connection, caller, "tool_call", context.effect_key)

@@ -40,14 +40,14 @@ from app.executor.load import Loaded
 from app.executor.recorder import Recorder, add
 from app.knowledge.library import Library
 from app.knowledge.memories import Memories
-from app.messages import Json, as_file, clean_result, clean_text
+from app.messages import Json, clean_result, clean_text
 from app.providers import cost_of
 from app.runs import Usage, Write
 from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool, offered
 from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter
 from app.tools.clock import CallClock
-from app.tools.invoke import invoke
+from app.tools.invoke import invoke, kept
 from app.tools.mcp_sessions import Sessions
 from app.tools.schema import fitting
 from app.tools.stored import registered_tool
@@ -56,7 +56,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 # Where nobody of the workspace is behind the text, anything but these is asked for first.
 UNTRUSTED_RISKS = frozenset({Risk.READ, Risk.CODE})
-RESULT_TYPES = {"json": "application/json", "txt": "text/plain"}
 AUTO = ApprovalRule(policy="auto")
 ASK = ApprovalRule(policy="ask")
 
@@ -373,7 +372,7 @@ class Toolbox:
         began = time.monotonic()
         try:
             async with clock:
-                result = await _kept(tool, context, await invoke(tool, context, arguments))
+                result = await kept(tool, context, await invoke(tool, context, arguments))
         except Park as park:
             result = await self._answered(tool, call, park)
         except (RunFailed, CallDeferred, LeaseLost, DatabaseUnavailable, asyncio.CancelledError):
@@ -401,15 +400,6 @@ class Toolbox:
         result = {"retry": True} if retry else None
         record = replace(call.record, state="failed", error=said, result=result, artifact_id=context.artifact_id)
         await self._recorder.finish_call(call, replace(record, duration_ms=round(duration, 2)), context.usage)
-
-
-async def _kept(tool: Tool, context: CallContext, value: Any) -> Any:
-    """The result as it enters the history; one that is cut for it is kept whole as an artifact, where it may."""
-    result, whole = clean_result(value), as_file(value)
-    if whole is None or len(whole[1]) > context.settings.parley_artifact_bytes:
-        return result
-    kept = await context.keep(f"{tool.name}.{whole[0]}", RESULT_TYPES[whole[0]], whole[1])
-    return f"{result}\n[the whole result is the artifact {kept['artifact_id']}]"
 
 
 def _told(error: Exception, tool: Tool, *, timed_out: bool) -> str:

@@ -6,24 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import structlog
 from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest
 
+from app import artifacts
+from app.artifacts import NewArtifact
 from app.credentials import Credentials
 from app.db import Database, dump_json
 from app.egress import Egress
 from app.errors import InvalidArguments, ParleyError, ToolError
 from app.knowledge.library import Library
 from app.knowledge.memories import Memories
-from app.messages import clean_result, clean_text
+from app.messages import clean_text
 from app.models import new_id
 from app.providers import Providers, cost_of, default_model
 from app.settings import Settings
 from app.tools.clock import CallClock
-from app.tools.invoke import invoke
+from app.tools.invoke import invoke, kept
 from app.tools.mcp_sessions import Sessions
 from app.tools.tool import Park, Tool
 
@@ -31,8 +33,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 RECORD = """
 insert into tool_calls (id, workspace_id, tool_call_id, tool, tool_version, arguments, args_sha256, state, idempotent,
-    risk, fence, result, error, duration_ms, cost_usd, started_at, finished_at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, now() - make_interval(secs => $13::float / 1000), now())
+    risk, fence, result, error, duration_ms, cost_usd, artifact_id, started_at, finished_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, $15, now() - make_interval(secs => $13::float / 1000), now())
 """
 
 
@@ -54,7 +56,9 @@ class HandContext:
     clock: CallClock
     conversation_id: UUID | None = None
     run_id: UUID | None = None
+    principal_id: UUID | None = None
     cost_usd: Decimal | None = Decimal(0)  # None once a price is unknown.
+    artifact_id: UUID | None = None  # Of the last file it kept.
 
     async def progress(self, text: str, done: int | None = None, total: int | None = None) -> None:
         """Nobody watches."""
@@ -70,13 +74,27 @@ class HandContext:
         raise ToolError("propose_state works inside a sidekick conversation only")
 
     async def keep(self, name: str, media_type: str, content: bytes) -> dict[str, Any]:
-        """Refuse: a file that a tool makes belongs to a conversation.
+        """Keep a file as an artifact of the workspace.
 
         Raises:
-            ToolError: always.
+            ToolError: when it can't be kept.
         """
-        del name, media_type, content
-        raise ToolError("a tool can keep files inside a conversation only; use POST /artifacts")
+        artifact = NewArtifact(
+            id=uuid5(self.effect_key, name),
+            workspace_id=self.workspace_id,
+            name=name,
+            media_type=media_type,
+            content=content,
+            principal_id=self.principal_id,
+        )
+        try:
+            artifacts.checked(artifact, self.settings)
+        except ParleyError as error:
+            raise ToolError(error.detail) from error
+        async with self.database.connection() as connection:
+            await artifacts.insert(connection, artifact)
+        self.artifact_id = artifact.id
+        return artifact.shown
 
     @property
     def model_name(self) -> str:
@@ -163,6 +181,7 @@ async def execute(
         error,
         executed.duration_ms,
         context.cost_usd,
+        context.artifact_id,
     )
     return executed
 
@@ -171,7 +190,7 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
     """Result, error, and the state of the ledger's row."""
     try:
         async with context.clock:
-            result = clean_result(await invoke(tool, context, arguments))
+            result = await kept(tool, context, await invoke(tool, context, arguments))
             context.spend(tool.cost_usd)
             return result, None, "done"
     except InvalidArguments:

@@ -4,9 +4,11 @@ import asyncio
 from typing import Any
 
 from app.errors import ToolError
+from app.messages import as_file, clean_result
 from app.tools.schema import fitting, result_fitting
 from app.tools.tool import Tool, ToolContext
 
+RESULT_TYPES = {"json": "application/json", "txt": "text/plain"}
 PAUSE_SECONDS = 0.2  # Before the first retry; three times as long before each further one.
 
 
@@ -20,6 +22,15 @@ async def invoke(tool: Tool, context: ToolContext, arguments: dict[str, Any]) ->
     """
     result = await _tried(tool, context, fitting(tool.parameters, arguments))
     return result if tool.output_schema is None else result_fitting(tool.output_schema, result)
+
+
+async def kept(tool: Tool, context: ToolContext, value: Any) -> Any:
+    """The result as it enters the history; one that is cut for it is kept whole as an artifact, where it may."""
+    result, whole = clean_result(value), as_file(value)
+    if whole is None or len(whole[1]) > context.settings.parley_artifact_bytes:
+        return result
+    file = await context.keep(f"{tool.name}.{whole[0]}", RESULT_TYPES[whole[0]], whole[1])
+    return f"{result}\n[the whole result is the artifact {file['artifact_id']}]"
 
 
 async def _tried(tool: Tool, context: ToolContext, arguments: dict[str, Any]) -> Any:

@@ -1,14 +1,18 @@
 """Files: what may be uploaded, and that a download can do nothing in a browser."""
 
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from app.api.artifacts import disposition
+from app.db import Database
 from app.settings import Settings
+from app.tools import ToolContext
 from tests.api.conftest import ADMIN_KEY, bearer, serve
+from tests.engine import tool, tools
 
 
 async def upload(client: httpx.AsyncClient, content: bytes = b"a,b\n1,2\n", **headers: str) -> httpx.Response:
@@ -109,3 +113,35 @@ async def test_unknown_ids_are_404_and_scopes_hold(client: httpx.AsyncClient, se
         key = (await guarded.post("/keys", json=body, headers=bearer(ADMIN_KEY))).json()["key"]
         assert (await upload(guarded, **bearer(key))).status_code == 403
         assert (await upload(guarded, **bearer(ADMIN_KEY))).status_code == 201
+
+
+async def test_a_tool_called_by_hand_keeps_files_of_the_workspace(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    async def draw(context: ToolContext, arguments: dict[str, Any]) -> Any:
+        return await context.keep(arguments.get("name", "chart.svg"), "image/svg+xml", b"<svg/>")
+
+    async def tell(context: ToolContext, arguments: dict[str, Any]) -> Any:
+        del context, arguments
+        return "x" * 70_000
+
+    async with tools(tool("draw", draw), tool("tell", tell)):
+        drawn = (await client.post("/tools/draw/execute", json={})).json()
+        told = (await client.post("/tools/tell/execute", json={})).json()
+        failed = (await client.post("/tools/draw/execute", json={"arguments": {"name": "../x"}})).json()
+    assert "without a slash" in failed["error"]
+    shown = (await client.get(f"/artifacts/{drawn['result']['artifact_id']}")).json()
+    assert (shown["name"], shown["size"], shown["conversation_id"]) == ("chart.svg", 6, None)
+    rows = await database.fetch("select tool, artifact_id from tool_calls order by id")
+    assert [row["tool"] for row in rows] == ["draw", "tell", "draw"]
+    assert str(rows[0]["artifact_id"]) == shown["id"]
+    assert told["result"].endswith(f"[the whole result is the artifact {rows[1]['artifact_id']}]")
+    assert rows[2]["artifact_id"] is None
+
+
+async def test_the_steps_of_a_run_name_its_files(client: httpx.AsyncClient, database: Database) -> None:
+    run = (await client.post("/runs", json={"message": "What is 2+2?"})).json()["run_id"]
+    artifact = (await upload(client)).json()["id"]
+    await database.execute("update tool_calls set artifact_id = $1 where run_id = $2", UUID(artifact), UUID(run))
+    steps = (await client.get(f"/runs/{run}/steps")).json()["items"]
+    assert [step["artifact_id"] for step in steps if step["kind"] == "tool"] == [artifact]

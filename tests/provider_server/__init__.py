@@ -35,6 +35,7 @@ class ProviderServer:
     def __init__(self) -> None:
         self.scripts = Scripts()
         self.asked: list[Ask] = []
+        self.bodies: list[Any] = []
         self.url = ""
         self.app = Starlette(routes=self._routes())
 
@@ -43,6 +44,7 @@ class ProviderServer:
         self.scripts.seen.clear()
         self.scripts.outage.clear()
         self.asked.clear()
+        self.bodies.clear()
 
     def settings(self, **more: Any) -> Settings:
         """Settings whose providers are all this server."""
@@ -63,7 +65,8 @@ class ProviderServer:
 
     def _endpoint(self, protocol: ModuleType) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            return self._reply(protocol, protocol.read(await request.json(), _key(request)))
+            self.bodies.append(await request.json())
+            return self._reply(protocol, protocol.read(self.bodies[-1], _key(request)))
 
         return answer
 
