@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     parley_extensions: str = Field(
         "", description="Modules of your own that add tools, channels, providers and agents, separated by commas."
     )
+    parley_mcp_servers: Path | None = Field(
+        None, description="JSON file of MCP servers that each process starts as programs of its own."
+    )
     parley_pool_size: int = Field(10, ge=2, le=200, description="Connections of each pool of a process.")
     parley_artifact_bytes: int = Field(
         1_500_000, ge=1024, le=100_000_000, description="Largest artifact kept; an upload is a request body, too."

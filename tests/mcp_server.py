@@ -39,6 +39,11 @@ def made() -> MCPServer:
         """Greet somebody."""
         return f"Hello, {name}! {os.environ.get('GREETING', '')}".strip()
 
+    @server.tool(structured_output=False)
+    def environment(name: str) -> str:
+        """A variable of the server's environment, or its process id."""
+        return str(os.getpid()) if name == "pid" else os.environ.get(name, "")
+
     @server.tool()
     def fail(text: str) -> str:
         """Fail with a text."""

@@ -42,7 +42,7 @@ from app.runs import (
 from app.settings import Settings, process_name
 from app.settle import Outcome, Settled, Settlement, Settlements, cancelled, failed, settle
 from app.tasks import NewTasks
-from app.tools import sources
+from app.tools import mcp_servers, sources
 from app.tools.mcp_sessions import Server, Sessions
 
 GRACE_SECONDS = 5.0
@@ -79,6 +79,7 @@ class Engine:
         self.heartbeat = Heartbeat(settings, self._on_lost, self._on_cancel)
         self.sessions.on_change = self._on_source_changed
         self._notes: set[asyncio.Task[None]] = set()
+        self._programs: list[str] = []
         self.running: dict[UUID, Execution] = {}
         self.on_free: Callable[[], None] = lambda: None
         self.on_due: Callable[[str], None] = lambda _: None
@@ -101,6 +102,7 @@ class Engine:
             await engine.bus.start(engine._on_control)
             engine.heartbeat.start()
             engine.breakers.start()
+            engine._programs = await mcp_servers.offer(settings, engine.sessions)
             yield engine
         finally:
             pauses.cancel()
@@ -116,6 +118,7 @@ class Engine:
         await self.bus.stop()
         await self.bell.close()
         await self.providers.aclose()
+        mcp_servers.withdraw(self._programs)
         await self.sessions.aclose()
         await asyncio.gather(*self._notes, return_exceptions=True)
         await self.egress.aclose()

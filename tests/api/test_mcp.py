@@ -18,7 +18,7 @@ from tests.mcp_server import Running, running
 from tests.services import Service, service
 from tests.tools.context import Context
 
-ALL = {"add", "ask", "count", "fail", "greet", "learn", "picture", "sleep", "steps", "unlearn"}
+ALL = {"add", "ask", "count", "environment", "fail", "greet", "learn", "picture", "sleep", "steps", "unlearn"}
 
 
 @pytest.fixture(params=[False, True], ids=["new", "old"])
