@@ -34,6 +34,7 @@ from app.api import (
     runs,
     tasks,
     tool_imports,
+    tool_sources,
     tools,
     webhooks,
 )
@@ -73,6 +74,7 @@ ROUTERS = (
     artifacts.router,
     agents.router,
     tool_imports.router,
+    tool_sources.router,
     tools.router,
     credentials.router,
     memories.router,

@@ -1,29 +1,45 @@
 """What /tools takes: one body for every kind, and which of its fields each kind has."""
 
 import re
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from app.api.shapes import Body
-from app.errors import InvalidRequest, NotAvailable, UnknownField
+from app.errors import InvalidRequest, UnknownField
 from app.sandbox import Limits
 from app.tools import Risk
+from app.tools.approval import check_policy
 from app.tools.http import HttpSpec, define_http
+from app.tools.mcp import OWN, McpSpec, defined
 from app.tools.python import Definition, PythonSpec, define
+from app.tools.tool import MAX_RETRIES
 
-LATER_KINDS = frozenset({"mcp"})
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
 READ_FROM_CODE = {"parameters": "the function's signature", "output_schema": "the function's return annotation"}
 COMMON = ("name", "description", "risk", "idempotent", "timeout_seconds")
 PYTHON = (*COMMON, "code", "limits", "allowed_imports", "tools")
 REQUEST = ("method", "url", "headers", "query", "body", "body_format", "response_path", "credential", "digest")
-HTTP = (*COMMON, *REQUEST, "parameters", "output_schema")
-IMPORT = ("name", "description", "document", "url", "base_url", "include", "credential", "timeout_seconds")
+HTTP = (*COMMON, *REQUEST, "parameters", "output_schema", "validate_responses", "retries", "cost_usd")
+IMPORT = (
+    "name",
+    "description",
+    "document",
+    "url",
+    "base_url",
+    "include",
+    "credential",
+    "timeout_seconds",
+    "validate_responses",
+)
+MCP = (*COMMON, "url", "credential", "trust_hints")
+# What belongs to the tool's name, not to a version of it.
+NO_CONTENT = frozenset({"kind", "enabled", "approval"})
 # What a stored tool consists of, and what makes one.
-FIELDS: dict[str, tuple[str, ...]] = {"python": PYTHON, "http": HTTP, "openapi": HTTP}
-MAKING = FIELDS | {"openapi": IMPORT}
-REQUIRED = {"python": "code", "http": "url", "openapi": None}
+FIELDS: dict[str, tuple[str, ...]] = {"python": PYTHON, "http": HTTP, "openapi": HTTP, "mcp": OWN}
+MAKING = FIELDS | {"openapi": IMPORT, "mcp": MCP}
+REQUIRED = {"python": "code", "http": "url", "openapi": None, "mcp": "url"}
 IMPORT_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{1,30}")
 
 
@@ -73,6 +89,27 @@ class Content(Body):
         default=None, description="http: JSON schema of the arguments; made of the placeholders when left out."
     )
     output_schema: dict[str, Any] | None = Field(default=None, description="http: JSON schema of the result.")
+    validate_responses: bool | None = Field(
+        default=None,
+        description="http: fail calls whose result does not fit `output_schema`; no for tools of OpenAPI documents "
+        "when left out.",
+    )
+    retries: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_RETRIES,
+        description="http: how often a call of an idempotent tool is made again, within its time, when the service is "
+        "away or busy; 2 when left out.",
+    )
+    cost_usd: Decimal | None = Field(
+        default=None, ge=0, le=1000, description="http: what a finished call costs; it counts as the run's cost."
+    )
+    approval: Any = Field(
+        default=None,
+        description="The tool's own approval policy: `auto`, `ask`, `deny`, a rule, or a list of rules. Agents can be "
+        "stricter, never laxer. In force at once, also for runs under way; an empty list takes it away.",
+        examples=["ask"],
+    )
 
     @property
     def given(self) -> dict[str, Any]:
@@ -84,7 +121,7 @@ class Content(Body):
 class ToolBody(Content):
     """A tool to be made."""
 
-    kind: Literal["python", "http", "openapi"] = Field(description="python, http or openapi; mcp is not offered yet.")
+    kind: Literal["python", "http", "openapi", "mcp"] = Field(description="python, http, openapi or mcp.")
     name: str = Field(
         description="3 to 31 letters, digits and underscores; up to 64 for http.", examples=["reverse_string"]
     )
@@ -100,6 +137,9 @@ class ToolBody(Content):
     document: dict[str, Any] | str | None = Field(default=None, description="openapi: the document, or its `url`.")
     base_url: str | None = Field(default=None, max_length=4000, description="openapi: where the service is.")
     include: list[str] | None = Field(default=None, max_length=1000, description="openapi: the operationIds wanted.")
+    trust_hints: bool | None = Field(
+        default=None, description="mcp: believe what the server says of the risk of its tools; else all are external."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -111,15 +151,13 @@ class ToolBody(Content):
 
 def _check_kind(data: dict[str, Any]) -> None:
     kind = data.get("kind")
-    if isinstance(kind, str) and kind in LATER_KINDS:
-        raise NotAvailable(f"tools of the kind {kind} are not offered yet", field="kind")
     if not isinstance(kind, str) or kind not in REQUIRED:
-        raise InvalidRequest("kind is required, and must be python, http or openapi", field="kind")
+        raise InvalidRequest("kind is required, and must be python, http, openapi or mcp", field="kind")
     refuse_foreign(kind, data, MAKING)
     needed = REQUIRED[kind]
     if needed and data.get(needed) is None:
         raise InvalidRequest(f"{needed} is required for {kind}", field=needed)
-    if kind == "openapi" and not IMPORT_NAME.fullmatch(str(data.get("name"))):
+    if kind in ("openapi", "mcp") and not IMPORT_NAME.fullmatch(str(data.get("name"))):
         raise InvalidRequest("name: 2 to 31 letters, digits, _ and -, beginning with a letter", field="name")
 
 
@@ -133,7 +171,7 @@ def refuse_foreign(kind: str, data: dict[str, Any], fields: dict[str, tuple[str,
     for name in data:
         if kind == "python" and name in READ_FROM_CODE:
             raise InvalidRequest(f"{name} are read from {READ_FROM_CODE[name]}", field=name)
-        if name in {*PYTHON, *HTTP, *IMPORT} and name not in fields[kind]:
+        if name in {*PYTHON, *HTTP, *IMPORT, *MCP} and name not in fields[kind]:
             raise UnknownField(f"a tool of the kind {kind} has no {name}", field=name)
 
 
@@ -147,12 +185,13 @@ class ToolPatch(Content):
     )
 
 
-Spec = PythonSpec | HttpSpec
+Spec = PythonSpec | HttpSpec | McpSpec
+SPECS: dict[str, type[Spec]] = {"python": PythonSpec, "mcp": McpSpec}
 
 
 def spec_of(stored: dict[str, Any]) -> Spec:
     """The content of a stored version."""
-    return (PythonSpec if stored["kind"] == "python" else HttpSpec).model_validate(stored)
+    return SPECS.get(stored["kind"], HttpSpec).model_validate(stored)
 
 
 async def definition_of(kind: str, values: dict[str, Any]) -> Definition:
@@ -166,13 +205,25 @@ async def changed(spec: Spec, changes: ToolPatch) -> Definition | None:
     Raises:
         InvalidTool: naming the field.
     """
-    given = {name: value for name, value in changes.given.items() if name != "enabled"}
+    given = {name: value for name, value in changes.given.items() if name not in NO_CONTENT}
     if not given:
         return None
     refuse_foreign(spec.kind, given)
+    if isinstance(spec, McpSpec):  # The rest is the server's to say.
+        return defined(spec.model_copy(update=given | {"own": spec.own | given}))
     kept = {name: getattr(spec, name) for name in FIELDS[spec.kind]}
     if "limits" in given:
         kept["timeout_seconds"] = None  # It follows from the limits, unless it is given too.
     if "method" in given:
         kept |= {"risk": None, "idempotent": None}  # So do these from the method.
     return await definition_of(spec.kind, kept | given)
+
+
+def check_approval(body: Content, definition: Definition) -> None:
+    """Refuse a policy that is none, or one for arguments that the tool can't have.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
+    if body.approval is not None:
+        check_policy(body.approval, "approval", definition.spec["parameters"])

@@ -15,9 +15,19 @@ from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.shapes import Body
 from app.api.strict import resource
-from app.api.tool_bodies import RegisterBody, ToolBody, ToolPatch, changed, definition_of, spec_of
-from app.api.tool_imports import ImportBody, ImportOut, take_in
-from app.credentials import rows as credentials
+from app.api.tool_bodies import (
+    NO_CONTENT,
+    Content,
+    RegisterBody,
+    ToolBody,
+    ToolPatch,
+    changed,
+    check_approval,
+    definition_of,
+    spec_of,
+)
+from app.api.tool_imports import ImportBody, ImportOut, check_credential, take_in
+from app.api.tool_sources import connect
 from app.errors import (
     Conflict,
     Disabled,
@@ -27,6 +37,8 @@ from app.errors import (
     NotFound,
     UnknownReference,
 )
+from app.knowledge import library
+from app.knowledge.library import Library
 from app.knowledge.memories import Memories, Origin, Owner
 from app.models import RegisteredTool, ToolVersion, new_id
 from app.sandbox import Limits
@@ -35,6 +47,7 @@ from app.tools import BUILT_IN, Risk, Tool
 from app.tools import registered as rows
 from app.tools.clock import CallClock
 from app.tools.hand import Executed, HandContext, execute
+from app.tools.python import Definition
 from app.tools.stored import stored_tool
 
 router = resource("tools")
@@ -69,6 +82,7 @@ class ToolOut(BaseModel):
     idempotent: bool
     timeout_seconds: float
     enabled: bool
+    disabled_reason: str | None = Field(default=None, description="Why it is disabled, where no person did it.")
     available: bool = Field(description="Whether it can be offered with the present settings.")
     id: UUID | None = Field(default=None, description="Of a registered tool.")
     version: int | None = None
@@ -86,6 +100,12 @@ class ToolOut(BaseModel):
     response_path: str | None = None
     credential: str | None = Field(default=None, description="The name of the credential it uses.")
     digest: str | None = None
+    validate_responses: bool | None = Field(default=None, description="Whether answers are held to `output_schema`.")
+    source: str | None = Field(default=None, description="mcp: the server, as a tool source.")
+    tool: str | None = Field(default=None, description="mcp: the name that the server has for it.")
+    retries: int = Field(default=0, description="How often a call is made again when it fails in passing.")
+    cost_usd: float = Field(default=0, description="What a finished call costs beside its model requests.")
+    approval: Any = Field(default=None, description="Its own approval policy, which agents can't loosen.")
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -110,19 +130,25 @@ def show_built_in(tool: Tool, settings: Settings) -> ToolOut:
         timeout_seconds=tool.timeout_seconds,
         enabled=True,
         available=tool.available(settings),
+        output_schema=tool.output_schema,
+        retries=tool.retries,
+        cost_usd=float(tool.cost_usd),
+        approval=[rule.model_dump(mode="json", exclude_defaults=True) for rule in tool.approval] or None,
     )
 
 
 def show(stored: rows.Stored) -> ToolOut:
     """A registered tool as the API shows it."""
     tool, version = stored
-    content = spec_of(version.spec).model_dump(exclude={"function", "name"})
+    content = spec_of(version.spec).model_dump(exclude={"function", "name", "own"})
     content["output_schema"] = content.pop("returns", None) or content.get("output_schema")
     return ToolOut(
         **content,
         name=tool.name,
         enabled=tool.enabled,
+        disabled_reason=tool.disabled_reason,
         available=tool.enabled,
+        approval=tool.approval,
         id=tool.id,
         version=version.version,
         sha256=version.sha256,
@@ -139,7 +165,7 @@ async def list_tools(
     caller: Reads,
     page: Annotated[PageOf, paged("tools")],
     kind: Annotated[
-        str | None, Query(description="builtin, extension, python, http or openapi.", examples=["python"])
+        str | None, Query(description="builtin, extension, python, http, openapi or mcp.", examples=["python"])
     ] = None,
 ) -> Page[ToolOut]:
     """Built-in and registered tools by name."""
@@ -181,7 +207,12 @@ def _of_version(tool: RegisteredTool, version: ToolVersion) -> ToolOut:
 
 @router.post("/tools", status_code=201, summary="Make a tool")
 async def create_tool(body: ToolBody, caller: Writes, key: Idempotent, response: Response) -> ToolOut | ImportOut:
-    """Checks and saves a tool; it can be called from the next run on. The kind openapi makes one of each operation."""
+    """Checks and saves a tool; it can be called from the next run on.
+
+    The kind openapi makes one of each operation of a document, mcp one of each tool of a server.
+    """
+    if body.kind == "mcp":
+        return await connect(body, caller, key)
     if body.kind == "openapi":
         fields = {name: value for name, value in body.given.items() if name not in ("kind", "description")}
         return await take_in(ImportBody(**fields), caller, key)
@@ -200,31 +231,29 @@ async def _create(
 ) -> ToolOut:
     if body.name in BUILT_IN:
         raise Duplicate(f"{body.name} is a built-in tool", field="name")
-    await _check_credential(body.credential, caller)
+    await check_credential(body.credential, caller)
     await _check_tools(body.name, body.tools, caller)
-    values = {name: value for name, value in body.given.items() if name != "kind"}
+    values = {name: value for name, value in body.given.items() if name not in NO_CONTENT}
     only = {"async_only": True} if async_only else {}
     definition = await definition_of(body.kind, values | only)
+    check_approval(body, definition)
     tool_id = new_id()
     async with caller.transaction() as session:
         if repeat := await key.claim(session, caller, "tool", f"{tool_id} {body.name}"):
             stored = await rows.get(session, caller.workspace_id, repeat.id.partition(" ")[2])
         else:
-            stored = await rows.create(session, caller.workspace_id, caller.principal.id, definition, tool_id=tool_id)
-            audit.record(session, caller.entry("tool.create", "tool", body.name, sha256=definition.sha256))
+            stored = await rows.create(
+                session, caller.workspace_id, caller.principal.id, definition, tool_id=tool_id, approval=body.approval
+            )
+            sha256 = definition.sha256
+            audit.record(session, caller.entry("tool.create", "tool", body.name, sha256=sha256, **_policy(body)))
         response.headers["Location"] = f"/tools/{body.name}"
         return show(stored)
 
 
-async def _check_credential(name: str | None, caller: Caller) -> None:
-    """Refuse a credential that does not exist, by its field."""
-    if name is None:
-        return
-    try:
-        async with caller.transaction() as session:
-            await credentials.named(session, caller.workspace_id, name)
-    except NotFound as error:
-        raise UnknownReference(error.detail, field="credential") from error
+def _policy(body: Content) -> dict[str, Any]:
+    """What the audit log keeps of a body's approval policy."""
+    return {} if body.approval is None else {"approval": body.approval}
 
 
 async def _check_tools(name: str, called: list[str] | None, caller: Caller) -> None:
@@ -245,14 +274,21 @@ async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
     _refuse_built_in(name)
     async with caller.transaction() as session:
         _, version = await rows.get(session, caller.workspace_id, name)
-    await _check_credential(changes.credential, caller)
+    await check_credential(changes.credential, caller)
     await _check_tools(name, changes.tools, caller)
     definition = await changed(spec_of(version.spec), changes)
+    check_approval(changes, definition or Definition(version.spec, version.sha256))
     async with caller.transaction() as session:
         stored = await rows.change(
-            session, caller.workspace_id, caller.principal.id, name, definition=definition, enabled=changes.enabled
+            session,
+            caller.workspace_id,
+            caller.principal.id,
+            name,
+            definition=definition,
+            enabled=changes.enabled,
+            approval=changes.approval,
         )
-        audit.record(session, caller.entry("tool.patch", "tool", name, version=stored[1].version))
+        audit.record(session, caller.entry("tool.patch", "tool", name, version=stored[1].version, **_policy(changes)))
         return show(stored)
 
 
@@ -298,6 +334,7 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         credentials=engine.credentials,
         sessions=engine.sessions,
         memories=_memories(caller),
+        documents=_documents(caller),
         providers=engine.providers,
         effect_key=new_id(),
         database=caller.database,
@@ -316,6 +353,10 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
             await key.give_back(connection, context.effect_key)
         raise
     return ExecutedOut(result=done.result, duration_ms=done.duration_ms, error=done.error)
+
+
+def _documents(caller: Caller) -> Library:
+    return Library(caller.database, caller.engine.embedder, caller.workspace_id, library.Origin(caller.principal.id))
 
 
 def _memories(caller: Caller) -> Memories:

@@ -1,6 +1,7 @@
 """The rows of tools that people registered: each change a version, the latest one served."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -17,10 +18,11 @@ Stored = tuple[RegisteredTool, ToolVersion]
 async def create(
     session: AsyncSession,
     workspace_id: UUID,
-    principal_id: UUID,
+    principal_id: UUID | None,
     definition: Definition,
     *,
     tool_id: UUID | None = None,
+    approval: Any = None,
 ) -> Stored:
     """Save a new tool.
 
@@ -35,6 +37,7 @@ async def create(
         kind=str(definition.spec["kind"]),
         enabled=True,
         published_version=1,
+        approval=approval or None,
     )
     session.add(tool)
     try:
@@ -49,7 +52,7 @@ async def create(
     return tool, version
 
 
-def _version(tool: RegisteredTool, definition: Definition, principal_id: UUID) -> ToolVersion:
+def _version(tool: RegisteredTool, definition: Definition, principal_id: UUID | None) -> ToolVersion:
     return ToolVersion(
         tool_id=tool.id,
         version=tool.published_version,
@@ -104,13 +107,16 @@ async def versions(session: AsyncSession, tool: RegisteredTool) -> Sequence[Tool
 async def change(
     session: AsyncSession,
     workspace_id: UUID,
-    principal_id: UUID,
+    principal_id: UUID | None,
     name: str,
     *,
     definition: Definition | None,
     enabled: bool | None,
+    approval: Any = None,
 ) -> Stored:
-    """Serve a new definition, or switch the tool on or off. The same content makes no new version.
+    """Serve a new definition, switch the tool on or off, or give it another approval policy.
+
+    The same content makes no new version. An empty list of rules takes the policy away.
 
     Raises:
         NotFound: when there is none of that name.
@@ -122,7 +128,9 @@ async def change(
         version = _version(tool, definition, principal_id)
         session.add(version)
     if enabled is not None:
-        tool.enabled = enabled
+        tool.enabled, tool.disabled_reason = enabled, None
+    if approval is not None:
+        tool.approval = approval or None
     tool.updated_at = func.now()
     await session.flush()
     await session.refresh(tool)
