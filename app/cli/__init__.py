@@ -17,6 +17,7 @@ from app.cli.keys import keys
 from app.cli.output import fail
 from app.cli.runs import runs as runs_group
 from app.cli.tasks import tasks
+from app.cli.tools import tools
 from app.errors import ParleyError
 
 
@@ -54,7 +55,7 @@ def _make() -> typer.Typer:
         root.command(rich_help_panel=PROCESSES)(process)
     root.command(rich_help_panel=WORK)(chat.chat)
     root.command(rich_help_panel=WORK)(runs.run)
-    for name, group in (("runs", runs_group), ("tasks", tasks), ("agents", agents)):
+    for name, group in (("runs", runs_group), ("tasks", tasks), ("agents", agents), ("tools", tools)):
         root.add_typer(group, name=name, rich_help_panel=WORK)
     root.add_typer(keys, name="keys", rich_help_panel=OPERATION)
     root.add_typer(encryption, name="encryption", rich_help_panel=OPERATION)

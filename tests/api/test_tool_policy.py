@@ -1,0 +1,143 @@
+"""A tool's own approval policy, and rules by where a conversation came from."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.executor import Engine
+from tests.api.test_approvals import ask, ended, pending
+from tests.api.test_tools import REVERSE
+from workers.resident import Resident
+
+
+@pytest.fixture
+async def engine(app: FastAPI) -> AsyncIterator[Engine]:
+    """The API's engine with a worker's resident on it."""
+    engine: Engine = app.state.engine
+    resident = Resident(engine)
+    resident.start()
+    yield engine
+    await resident.stop()
+
+
+async def agent(client: httpx.AsyncClient, **fields: Any) -> str:
+    body = {"name": "mirror", "model": "demo", "tools": ["reverse_string", "calculator"], **fields}
+    made = await client.post("/agents", json=body)
+    assert made.status_code == 201, made.text
+    return "mirror"
+
+
+async def hooked(client: httpx.AsyncClient, prompt: str, **config: Any) -> str:
+    """A run of the agent that a webhook has started; its id."""
+    body = {"task_type": "triggered", "agent": "mirror", "prompt": prompt, "trigger_config": config}
+    task = (await client.post("/tasks", json=body)).json()
+    called = await client.post(f"/tasks/webhooks/{task['id']}", json={"id": 1})
+    assert called.status_code == 202, called.text
+    return called.json()["run_id"]
+
+
+async def reply(client: httpx.AsyncClient, message: str) -> str:
+    """What the agent answers at once."""
+    return (await client.post("/runs", json={"agent": "mirror", "message": message})).json()["reply"]
+
+
+async def register(client: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
+    made = await client.post("/tools", json={"kind": "python", **REVERSE, **fields})
+    assert made.status_code == 201, made.text
+    return made.json()
+
+
+async def test_a_webhooks_conversation_is_asked_where_the_same_agent_from_the_api_is_not(
+    client: httpx.AsyncClient, engine: Engine
+) -> None:
+    await register(client)
+    await agent(client, approval={"reverse_string": {"policy": "ask", "origins": ["webhook"]}})
+    assert "olleh" in await reply(client, "reverse hello")
+    from_webhook = await hooked(client, "reverse hello", trusted=True)
+    assert (await ended(client, from_webhook, "waiting"))["waiting_for"] == ["approval"]
+    question = await pending(client, from_webhook)
+    assert (question["tool"], question["arguments"]) == ("reverse_string", {"text": "hello"})
+
+
+async def test_a_rule_may_ask_about_untrusted_words_alone(client: httpx.AsyncClient, engine: Engine) -> None:
+    await register(client, approval={"policy": "ask", "trusted": False})
+    await agent(client)
+    assert (await ended(client, await hooked(client, "reverse hello", trusted=True)))["state"] == "completed"
+    assert (await ended(client, await hooked(client, "reverse hello"), "waiting"))["state"] == "waiting"
+
+
+async def test_an_agent_may_be_stricter_than_a_tool_and_never_laxer(client: httpx.AsyncClient, engine: Engine) -> None:
+    shown = await register(client, approval="ask")
+    assert (shown["approval"], shown["version"]) == ("ask", 1)
+    await agent(client, approval={"reverse_string": "auto"})
+    run_id = (await ask(client, "reverse hello", "mirror"))["run_id"]
+    assert (await pending(client, run_id))["tool"] == "reverse_string"
+
+
+async def test_a_tools_policy_is_in_force_at_once_and_makes_no_version(
+    client: httpx.AsyncClient, engine: Engine
+) -> None:
+    await register(client, approval="ask")
+    await agent(client)
+    waiting = (await ask(client, "reverse hello", "mirror"))["run_id"]
+    question = await pending(client, waiting)
+    changed = (await client.patch("/tools/reverse_string", json={"approval": "deny"})).json()
+    assert (changed["approval"], changed["version"]) == ("deny", 1)
+    await client.post(f"/approvals/{question['id']}/decision", json={"decision": "approve"})
+    assert "olleh" not in str((await ended(client, waiting))["result"]), "denied meanwhile: approving it is too late"
+    free = (await client.patch("/tools/reverse_string", json={"approval": []})).json()
+    assert free["approval"] is None
+    assert "olleh" in await reply(client, "reverse hello")
+
+
+async def test_arguments_a_person_has_edited_are_held_to_the_deny_rules(
+    client: httpx.AsyncClient, engine: Engine
+) -> None:
+    await register(client, approval=[{"policy": "deny", "arguments": {"text": "*secret*"}}, "ask"])
+    await agent(client)
+    run_id = (await ask(client, "reverse hello", "mirror"))["run_id"]
+    question = await pending(client, run_id)
+    edited = {"decision": "approve", "arguments": {"text": "a secret"}}
+    await client.post(f"/approvals/{question['id']}/decision", json=edited)
+    await ended(client, run_id)
+    (call,) = (await client.get("/tools/reverse_string/calls")).json()["items"]
+    assert (call["state"], call["result"]) == ("denied", None)
+    assert "edited" in call["error"]
+
+
+async def test_edited_arguments_that_do_not_fit_never_reach_the_tool(client: httpx.AsyncClient, engine: Engine) -> None:
+    await register(client, approval="ask")
+    await agent(client)
+    run_id = (await ask(client, "reverse hello", "mirror"))["run_id"]
+    question = await pending(client, run_id)
+    edited = {"decision": "approve", "arguments": {"text": 5}}
+    await client.post(f"/approvals/{question['id']}/decision", json=edited)
+    async with asyncio.timeout(10):
+        while not (calls := (await client.get("/tools/reverse_string/calls?state=failed")).json()["items"]):
+            await asyncio.sleep(0.02)
+    assert "not of type 'string'" in calls[0]["error"]
+
+
+@pytest.mark.parametrize(
+    ("approval", "field"),
+    [
+        ("sometimes", "approval"),
+        ({"policy": "ask", "arguments": {"words": "x"}}, "approval.arguments.words"),
+        (["auto", {"policy": "ask", "origins": ["fax"]}], "approval.1.origins.0"),
+    ],
+)
+async def test_a_policy_that_is_none_is_refused_by_its_field(
+    client: httpx.AsyncClient, approval: Any, field: str
+) -> None:
+    refused = await client.post("/tools", json={"kind": "python", **REVERSE, "approval": approval})
+    assert (refused.status_code, refused.json()["field"]) == (422, field)
+    await register(client)
+    refused = await client.patch("/tools/reverse_string", json={"approval": approval})
+    assert (refused.status_code, refused.json()["field"]) == (422, field)
+    body = {"name": "mirror", "tools": ["reverse_string"], "approval": {"reverse_string": "perhaps"}}
+    refused = await client.post("/agents", json=body)
+    assert refused.json()["field"] == "approval.reverse_string"
