@@ -1,7 +1,7 @@
 """Trusted extensions: Python of the operator's own, with packages and services, loaded when a process starts.
 
 An extension is a module that `PARLEY_EXTENSIONS` names, or an installed package's entry point in the group `parley`.
-What it marks with `@tool`, `@channel` and `@provider`, and each `AgentSpec` it holds, joins the registries: under the
+What it marks with `@tool`, `@channel`, `@provider` and `@verifier`, and each `AgentSpec` it holds, joins the registries: under the
 same ledger, policies and limits as everything else. It is trusted: nothing keeps it from what this process may do.
 """
 
@@ -37,6 +37,7 @@ from app.tools import BUILT_IN, Risk, Tool, ToolCall, ToolContext
 from app.tools.approval import check_policy, rules_of
 from app.tools.schema import check_schema
 from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, MAX_RETRIES, Arguments, parameters_of, read_arguments
+from app.verifiers import Verifier, add_verifier
 
 __all__ = [
     "Address",
@@ -56,6 +57,7 @@ __all__ = [
     "load",
     "provider",
     "tool",
+    "verifier",
 ]
 
 log = structlog.stdlib.get_logger(__name__)
@@ -122,6 +124,15 @@ def channel(name: str) -> Callable[[Kind], Kind]:
 def provider(name: str) -> Callable[[Work], Work]:
     """Make a function a model provider: it is handed what stands behind `name:` and returns a Pydantic AI model."""
     return lambda factory: _marked(factory, lambda settings: add_provider(name, factory))
+
+
+def verifier(name: str) -> Callable[[Work], Work]:
+    """Make a function a verifier of webhook calls: it is handed headers, raw body and secrets, and says yes or no.
+
+    It runs on the event loop, so it must be quick: compare, and ask nobody. Header names come in lower case. Compare
+    with `hmac.compare_digest`, and take any of the secrets: while one is being replaced there are two.
+    """
+    return lambda check: _marked(check, lambda settings: add_verifier(name, cast("Verifier", check)))
 
 
 T = TypeVar("T")

@@ -1,6 +1,7 @@
 """Extensions: installed or named, loaded by every process, used by a real run; and told apart when they are wrong."""
 
 import asyncio
+import hmac
 import os
 import shutil
 import sqlite3
@@ -25,6 +26,7 @@ from app.notifications.registry import CHANNELS
 from app.providers import names, scripted
 from app.settings import Settings
 from app.tools import BUILT_IN, Risk
+from app.verifiers import VERIFIERS
 from tests.engine import World, engine, in_turn, world
 from tests.engine import scripted as scripted_model
 from tests.tools.context import Context
@@ -40,6 +42,7 @@ REGISTRIES: list[dict[str, Any]] = [
     names.SOURCES,
     scripted.extended,
     rows.OFFERED,
+    VERIFIERS,
 ]
 
 
@@ -105,6 +108,36 @@ async def test_the_installed_example_is_found_and_used_by_a_run(
     with sqlite3.connect(tmp_path / "stock.sqlite") as shop:
         assert shop.execute("select sku, pieces from reservations").fetchall() == [("lamp", 2)]
     shop.close()
+
+
+async def test_its_verifier_says_who_may_call_a_webhook(
+    installed: Path, world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(installed)
+    extensions.load(world.settings)
+    config = {"verifier": "till", "secret": "the till's own secret".replace(" ", "-")}
+    body = {"task_type": "triggered", "prompt": "Count", "trigger_config": config}
+    made = await client.post("/tasks", json=body)
+    assert made.status_code == 201, made.text
+    task = made.json()
+    assert (task["trigger_config"]["verifier"], "token=" in task["webhook_url"]) == ("till", False)
+    payload = b'{"sold": "lamp"}'
+    seal = hmac.new(config["secret"].encode(), payload, "sha256").hexdigest()
+
+    async def call(sealed: str, content: bytes = payload) -> int:
+        headers = {"X-Till-Seal": sealed, "Content-Type": "application/json"}
+        return (await client.post(f"/tasks/webhooks/{task['id']}", content=content, headers=headers)).status_code
+
+    assert await call(seal) == 202
+    assert await call(seal, b'{"sold": "chair"}') == 401
+    assert await call("") == 401
+    with monkeypatch.context() as broken:
+        broken.setitem(VERIFIERS, "till", lambda headers, body, secrets: 1 / 0)
+        assert await call(seal) == 401, "one that breaks says no"
+    del VERIFIERS["till"]
+    assert await call(seal) == 401, "one that is gone says no"
+    refused = await client.post("/tasks", json=body)
+    assert (refused.status_code, refused.json()["field"]) == (422, "trigger_config.verifier")
 
 
 async def test_its_agent_its_provider_and_its_channel_work(

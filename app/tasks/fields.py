@@ -23,6 +23,7 @@ from app.artifacts import MAX_ATTACHED
 from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
+from app.verifiers import OWN, VERIFIERS
 
 TaskType = Literal["delegation", "scheduled", "triggered", "research"]
 Overlap = Literal["skip", "queue", "interrupt", "allow"]
@@ -114,6 +115,8 @@ def _known_verifier(value: object) -> object:
         raise NotAvailable(
             f"the verifier {value!r} is not offered yet; use bearer, token or none", field="trigger_config.verifier"
         )
+    if value is not None and value not in (*OWN, *VERIFIERS):
+        raise ValueError(f"must be one of {', '.join((*OWN, *VERIFIERS))}")
     return value
 
 
@@ -122,10 +125,10 @@ class TriggerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}, {"verifier": "token"}]})
 
-    verifier: Annotated[Literal["bearer", "token", "none"] | None, BeforeValidator(_known_verifier)] = Field(
+    verifier: Annotated[str | None, BeforeValidator(_known_verifier)] = Field(
         None,
-        description="bearer: `Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody. "
-        "Left out: a token when the server has authentication on, else none.",
+        description="bearer: `Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody; or the "
+        "name of an extension's verifier. Left out: a token when the server has authentication on, else none.",
     )
     secret: str | None = Field(
         None, min_length=4, max_length=500, description="Made when left out. Shown masked, whole only once."

@@ -82,7 +82,7 @@ def webhook_url(settings: Settings, task: UUID, config: Mapping[str, Any], secre
     """Where to send calls; the token in it is whole only when its secret is given."""
     url = f"{settings.base_url}/tasks/webhooks/{task}"
     current: list[Any] = config["secrets"][:1]
-    if config["verifier"] in ("bearer", "none") or not current:
+    if config["verifier"] not in (None, "token") or not current:
         return url
     return f"{url}?token={quote(secret) if secret else current[0]['mask']}"
 

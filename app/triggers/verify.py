@@ -8,10 +8,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from app.credentials import Box
 from app.db import Row
 from app.identity import Principal
 from app.settings import Settings
+from app.verifiers import OWN, VERIFIERS
+
+log = structlog.stdlib.get_logger(__name__)
 
 TOKEN_HEADER = "X-Parley-Token"  # noqa: S105 - a header's name
 SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field
@@ -49,12 +54,28 @@ def admits(task: Row | None, call: Call, settings: Settings) -> bool:
         Unreadable: when the stored secret can't be opened.
     """
     config: Mapping[str, Any] = task["trigger_config"] if task else {"verifier": "token", "secrets": []}
-    matched = _matches(_presented(config, call), _secrets(task, config, settings) if task else [])
+    secrets = _secrets(task, config, settings) if task else []
+    matched = _matches(_presented(config, call), secrets)
     if task is None:
         return False
+    if config["verifier"] not in (None, *OWN):
+        return _says(config["verifier"], call, secrets) or _holds_key(call.principal, task["workspace_id"])
     if config["verifier"] == "none" or (config["verifier"] is None and not settings.auth_on):
         return True
     return matched or _holds_key(call.principal, task["workspace_id"])
+
+
+def _says(name: str, call: Call, secrets: list[str]) -> bool:
+    """What an extension's verifier says; one that is gone or breaks says no."""
+    verifier = VERIFIERS.get(name)
+    if verifier is None:
+        log.error("verifier.missing", verifier=name)
+        return False
+    try:
+        return verifier(call.headers, call.body, secrets) is True
+    except Exception as error:
+        log.error("verifier.broke", verifier=name, exc_info=error)
+        return False
 
 
 def _presented(config: Mapping[str, Any], call: Call) -> str:

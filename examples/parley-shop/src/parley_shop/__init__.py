@@ -1,9 +1,10 @@
 """A shop's stock: what an extension of Parley looks like, one of each."""
 
 import asyncio
+import hmac
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from app.extensions import (
     channel,
     provider,
     tool,
+    verifier,
 )
 
 SCHEMA = """
@@ -109,6 +111,17 @@ def write_line(path: Path, line: str) -> None:
     """Add a line to a file."""
     with path.open("a", encoding="utf-8") as book:
         book.write(line)
+
+
+# --- a verifier of webhook calls ------------------------------------------------------------------------
+
+
+@verifier("till")
+def sealed_by_a_till(headers: Mapping[str, str], body: bytes, secrets: Sequence[str]) -> bool:
+    """Take the calls of the shop's tills, which put the body's HMAC into a header of their own."""
+    given = headers.get("x-till-seal", "").encode()
+    seals = [hmac.new(secret.encode(), body, "sha256").hexdigest().encode() for secret in secrets]
+    return any([hmac.compare_digest(given, seal) for seal in seals])
 
 
 # --- a model provider ---------------------------------------------------------------------------------
