@@ -22,8 +22,9 @@ from app.runs import wish_cancel
 from app.settings import Settings
 from app.settle import cancelled, settle
 from app.tasks.due import LATE, Backlog, Stretch, backlog
+from app.tasks.inputs import check_for
 from app.tasks.launch import READ, Start, launch
-from app.tasks.rows import read, rule_of
+from app.tasks.rows import read, rule_of, version_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -286,9 +287,11 @@ async def execute(
 
     Raises:
         NotFound: no such task.
+        InvalidRequest: when its input is not what its agent takes.
         RunFailed: when the prompt's template can't be rendered.
     """
     task = await read(connection, workspace_id, task_id)
+    await check_for(connection, task["agent_id"], version_of(task), task["input"], task["task_type"])
     begun = Start(
         task,
         origin,

@@ -18,6 +18,7 @@ from app.patterns import PATTERNS
 from app.runs.begin import BEGINNINGS, ROWS
 from app.settings import Settings
 from app.tasks.fields import TaskBody
+from app.tasks.inputs import check, schemas_of
 from app.tasks.launch import given_with
 from app.tasks.rows import FIRES_AT_ONCE, PLAIN, Saved, columns_of
 
@@ -119,6 +120,9 @@ class NewTasks:
 
     async def _together(self, news: Sequence[NewTask]) -> dict[Hashable, Saved]:
         async with self._database.connection("task") as connection:
+            takes = await schemas_of(connection, [(new.workspace_id, new.body.agent) for new in news])
+            for new in news:
+                check(takes.get((new.workspace_id, new.body.agent)), new.body.input, new.body.task_type)
             rows = await connection.fetch(
                 NEW,
                 [record(new.beginning) for new in news],

@@ -20,6 +20,7 @@ from app.settings import Settings
 from app.tasks import webhook
 from app.tasks.due import Rule
 from app.tasks.fields import FITTING, SCHEDULE_FIELDS, TaskBody, TaskPatch
+from app.tasks.inputs import check_for
 from app.tasks.launch import READ, Start, begin, launch
 
 FIRES_AT_ONCE = ("delegation", "research")
@@ -87,6 +88,7 @@ async def create(
     """
     task_id = task_id or new_id()
     agent = await find_agent(connection, workspace_id, body.agent)
+    await check_for(connection, agent.id, agent.published_version, body.input, body.task_type)
     now: datetime = await connection.fetchval("select now()")
     values, secret = columns_of(body, settings, workspace_id, task_id, None)
     values |= {
@@ -220,6 +222,9 @@ async def patch(
     if "agent" in changes.model_fields_set:
         agent = await find_agent(connection, workspace_id, body.agent)
         values |= {"agent_id": agent.id, "agent_version": agent.published_version}
+    if changes.model_fields_set & {"agent", "input"}:
+        now = {**task, **values}
+        await check_for(connection, now["agent_id"], version_of(now), body.input, body.task_type)
     if "attachments" in changes.model_fields_set:
         values["attachments"] = await artifacts.references(connection, workspace_id, body.attachments)
     if changes.enabled is not None:
@@ -246,6 +251,11 @@ def fields_of(task: Row) -> dict[str, Any]:
     return {
         name: value for name, value in values.items() if task["task_type"] in FITTING.get(name, (task["task_type"],))
     }
+
+
+def version_of(task: Mapping[str, Any]) -> int | None:
+    """The version of its agent that a task runs."""
+    return task["agent_version"] or task["published_version"]
 
 
 async def _update(connection: Connection, task_id: UUID, values: Mapping[str, Any]) -> None:
