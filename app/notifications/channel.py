@@ -8,6 +8,7 @@ from uuid import UUID
 from app.credentials import Box
 from app.egress import Egress
 from app.notifications.config import NotificationConfig
+from app.notifications.files import File, Files
 from app.notifications.notice import Notice
 from app.settings import Settings
 
@@ -39,6 +40,12 @@ class Envelope:
     notice: Notice
     # The task's stored config: a channel takes its sealed address from here when it sends.
     config: Mapping[str, Any] | None = field(default=None, repr=False)
+    files: Files | None = None
+
+    @property
+    def linked(self) -> tuple[File, ...]:
+        """The files to name with the notice, each with its link."""
+        return self.files.linked if self.files else ()
 
 
 @dataclass(frozen=True)

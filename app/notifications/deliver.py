@@ -19,6 +19,7 @@ from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
 from app.models import new_id
 from app.notifications.channel import Channel, Envelope, Means, SendResult
+from app.notifications.files import Files
 from app.notifications.notice import Notice
 from app.notifications.plan import PlannedDelivery
 from app.notifications.registry import CHANNELS
@@ -85,10 +86,11 @@ class Claimed:
         """Take a claimed row; what it is about is read when it is sent, so that a bad one spoils no batch."""
         return cls(row["id"], row["channel"], row["fence"], row["attempts"], row)
 
-    def envelope(self) -> Envelope:
-        """What the channel is handed."""
-        row = self.row
-        return Envelope(row["id"], row["address"], row["message_id"], Notice.of_row(row), row["config"])
+    async def envelope(self, database: Database) -> Envelope:
+        """What the channel is handed, with the files there are by now."""
+        row, notice = self.row, Notice.of_row(self.row)
+        files = await Files.of(database, notice)
+        return Envelope(row["id"], row["address"], row["message_id"], notice, row["config"], files)
 
 
 async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDelivery]) -> None:
@@ -155,7 +157,7 @@ class Sender:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 failpoints.before("send")
-                result = await channel.send(claimed.envelope())
+                result = await channel.send(await claimed.envelope(self._database))
                 failpoints.after("send")
                 return result
         except TimeoutError as error:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -40,7 +41,8 @@ class EmailChannel:
 
     async def send(self, envelope: Envelope) -> SendResult:
         """Hand one mail to the server, or to the outbox folder."""
-        message = await asyncio.to_thread(compose, envelope, self._settings.smtp_from_email)
+        contents = await envelope.files.contents() if envelope.files else {}
+        message = await asyncio.to_thread(compose, envelope, self._settings.smtp_from_email, contents)
         if self._settings.smtp_host is None:
             path = await asyncio.to_thread(capture, message, self._settings.parley_home / "outbox")
             return SendResult(f"captured in {path}: SMTP_HOST is not set, so no mail was sent")
@@ -48,14 +50,14 @@ class EmailChannel:
         return SendResult()
 
 
-def compose(envelope: Envelope, sender: str) -> EmailMessage:
-    """The mail of a delivery.
+def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | None = None) -> EmailMessage:
+    """The mail of a delivery, with the files whose contents there are.
 
     Raises:
         DeliveryRefused: when an address can't be put in a header.
     """
     notice = envelope.notice
-    mail = render_mail(notice)
+    mail = render_mail(notice, envelope.linked)
     thread = thread_id(notice.conversation_id, envelope.message_id)
     message = EmailMessage(policy=SMTP)
     try:
@@ -76,7 +78,18 @@ def compose(envelope: Envelope, sender: str) -> EmailMessage:
         raise DeliveryRefused(f"the mail can't be addressed: {one_line(str(error), 200)}") from error
     message.set_content(mail.text, cte="quoted-printable")
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
+    for file in envelope.linked:
+        if contents and file.id in contents:
+            kind, subtype = _mail_type(file.media_type)
+            # The library writes names as RFC 2231 says: nothing in one can end the header.
+            message.add_attachment(contents[file.id], maintype=kind, subtype=subtype, filename=file.name)
     return message
+
+
+def _mail_type(media_type: str) -> tuple[str, str]:
+    """The two parts of a type; one that would be read as a part of the mail itself is plain bytes."""
+    kind, _, subtype = media_type.partition("/")
+    return ("application", "octet-stream") if kind in ("message", "multipart") else (kind, subtype)
 
 
 def thread_id(conversation_id: UUID, message_id: str) -> str:

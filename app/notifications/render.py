@@ -1,5 +1,6 @@
 """A notice as a mail: HTML and plain text from the templates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from functools import cache
@@ -9,6 +10,7 @@ from css_inline import CSSInliner
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from app.notifications.files import File
 from app.notifications.notice import OUTCOMES, Notice
 from app.notifications.text import one_line, plain, safe_html
 from app.notifications.words import answering, body_of, headline, signature, why
@@ -26,10 +28,10 @@ class Mail:
     html: str
 
 
-def render_mail(notice: Notice) -> Mail:
-    """Subject, plain text and HTML of a notice."""
+def render_mail(notice: Notice, files: Sequence[File] = ()) -> Mail:
+    """Subject, plain text and HTML of a notice, with links to its files."""
     body = body_of(notice)
-    words = _words(notice)
+    words: dict[str, Any] = _words(notice) | {"files": files}
     text = _templates().get_template("notice.txt.j2").render(words, body=plain(body))
     html = _templates().get_template("notice.html.j2").render(words, body=Markup(safe_html(body)))  # noqa: S704 - sanitised
     return Mail(words["headline"], text, _inliner().inline(html))

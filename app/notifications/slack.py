@@ -42,7 +42,7 @@ class SlackChannel:
             response = await self._means.egress.fetch(
                 "POST",
                 url,
-                json=render_slack(envelope.notice),
+                json=render_slack(envelope.notice, envelope.linked),
                 timeout_seconds=TIMEOUT_SECONDS,
                 max_bytes=MAX_ANSWER_BYTES,
                 operator_url=is_default,

@@ -1,27 +1,31 @@
 """A notice as Slack blocks."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from slack_sdk.models.blocks import ContextBlock, HeaderBlock, MarkdownTextObject, PlainTextObject, SectionBlock
 
+from app.notifications.files import File
 from app.notifications.notice import Notice
 from app.notifications.text import one_line, plain
 from app.notifications.words import answering, body_of, headline, signature, why
 
 # Slack refuses a section text above 3000 and a header above 150.
 MAX_SECTION, MAX_HEADER = 2_900, 150
+MAX_FILES, MAX_NAME = 8, 40  # Escaped, so many links fit into a section.
 IMAGE = re.compile(r"!\[([^\[\]\n]*)\]\([^()\s]*\)")
 LINK = re.compile(r"\[([^\[\]\n|]+)\]\((https?://[^()\s|]+)\)")
 HEADING = re.compile(r"^#{1,6}[ \t]+([^\n]+)$", re.MULTILINE)
 BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 
 
-def render_slack(notice: Notice) -> dict[str, Any]:
+def render_slack(notice: Notice, files: Sequence[File] = ()) -> dict[str, Any]:
     """The body of an incoming webhook call: blocks, and the one line shown where blocks are not."""
     blocks: list[Any] = [
         HeaderBlock(text=PlainTextObject(text=one_line(headline(notice), MAX_HEADER), emoji=False)),
         *_body(notice),
+        *_files(files),
         ContextBlock(elements=[_markdown(_links(notice)), _markdown(escape(_origin(notice)))]),
     ]
     return {
@@ -54,6 +58,13 @@ def _converted(text: str, length: int) -> str:
 def _body(notice: Notice) -> list[SectionBlock]:
     text = plain(body_of(notice))
     return [SectionBlock(text=_markdown(mrkdwn(text, MAX_SECTION)))] if text else []
+
+
+def _files(files: Sequence[File]) -> list[SectionBlock]:
+    links = [
+        f"<{escape(file.url)}|{escape(one_line(file.name.replace('|', '_'), MAX_NAME))}>" for file in files[:MAX_FILES]
+    ]
+    return [SectionBlock(text=_markdown(f"Files: {', '.join(links)}"))] if links else []
 
 
 def _links(notice: Notice) -> str:

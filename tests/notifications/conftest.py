@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -40,6 +40,26 @@ def make_notice(**values: Any) -> Notice:
 
 def make_envelope(notice: Notice, address: str = "user@example.com", **values: Any) -> Envelope:
     return Envelope(DELIVERY, address, message_id("one", notice.base_url), notice, **values)
+
+
+class StoredFiles:
+    """The artifacts of a run, as the statements of `Files` find them."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, name: str, media_type: str, content: bytes) -> None:
+        row = {"id": uuid4(), "name": name, "media_type": media_type, "size": len(content), "content": content}
+        self.rows.append(row)
+
+    @property
+    def as_database(self) -> Any:
+        return self
+
+    async def fetch(self, query: str, *args: Any) -> list[dict[str, Any]]:
+        del args
+        names = ("id", "content") if "content from" in query else ("id", "name", "media_type", "size")
+        return [{name: row[name] for name in names} for row in self.rows]
 
 
 def make_settings(home: Path, **values: Any) -> Settings:

@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.artifacts import NewArtifact
+from app.artifacts import insert as insert_artifact
 from app.db import Connection, Database
 from app.models import Base
 from app.notifications import NotificationConfig, plan
@@ -20,7 +22,7 @@ from app.notifications.deliver import LEASE_SECONDS, LOST_SENDERS, MAX_ATTEMPTS,
 from app.notifications.notice import Notice
 from app.settings import Settings
 from tests.cluster import session_cluster
-from tests.notifications.conftest import TASK, WORKSPACE, make_notice, seen
+from tests.notifications.conftest import CONVERSATION, RUN, TASK, WORKSPACE, make_notice, seen
 from tests.notifications.servers import MailServer, SlackStandIn
 
 MakeMeans = Callable[..., Means]
@@ -254,3 +256,34 @@ def test_the_wait_doubles_with_jitter_up_to_an_hour() -> None:
     assert retry_delay(1, 7200) == 7200
     assert retry_delay(1, 10**9) == 86_400
     assert LEASE_SECONDS > 60
+
+
+async def make_file(database: Database, name: str, content: bytes, run_id: Any) -> None:
+    artifact = NewArtifact(uuid4(), WORKSPACE, name, "text/csv", content, CONVERSATION, run_id)
+    async with without_foreign_keys(database) as conn:
+        await insert_artifact(conn, artifact)
+
+
+async def test_the_files_of_a_run_come_with_the_mail_about_its_end(database: Database, means: MakeMeans) -> None:
+    await make_file(database, "mine.csv", b"a,b", RUN)
+    await make_file(database, "other.csv", b"c,d", uuid4())
+    await put(database)
+    await put(database, event="run.progress", event_seq=3, text="On it")
+    await put(database, event="run.waiting", event_seq=4, text="May I?")
+    async with MailServer() as server:
+        await Sender(database, means(smtp_host="127.0.0.1", smtp_port=server.port)).send_due()
+        names = {
+            mail["X-Parley-Event"]: [part.get_filename() for part in mail.walk() if part.get_filename()]
+            for mail in server.mails
+        }
+    assert names == {"run.completed": ["mine.csv"], "run.waiting": []}
+
+
+async def test_slack_gets_links_to_the_files(database: Database, means: MakeMeans, slack: SlackStandIn) -> None:
+    await make_file(database, "a|b & <c>.csv", b"a,b", RUN)
+    config = NotificationConfig.model_validate({"channels": ["slack"]})
+    await put(database, config)
+    await Sender(database, means(slack_webhook_url=slack.url)).send_due()
+    [row] = await database.fetch("select id from artifacts")
+    link = f"<https://parley.example.com/artifacts/{row['id']}/content|a_b &amp; &lt;c&gt;.csv>"
+    assert link in str(slack.received[0])

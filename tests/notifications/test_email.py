@@ -11,8 +11,9 @@ import pytest
 from app.errors import DeliveryFailed, DeliveryRefused
 from app.notifications.channel import Means
 from app.notifications.email import EmailChannel, compose, connection_options
+from app.notifications.files import Files
 from app.settings import Settings
-from tests.notifications.conftest import CONVERSATION, make_envelope, make_notice, seen
+from tests.notifications.conftest import CONVERSATION, StoredFiles, make_envelope, make_notice, seen
 from tests.notifications.servers import MailServer
 
 MakeMeans = Callable[..., Means]
@@ -142,3 +143,40 @@ def test_long_ids_and_subjects_survive_folding() -> None:
 def test_security_is_by_setting_or_port(values: dict[str, Any], expected: tuple[int, bool, bool | None]) -> None:
     options = connection_options(Settings.of(**{"smtp_host": "mail.example.com"} | values))
     assert (options["port"], options["use_tls"], options["start_tls"]) == expected
+
+
+async def test_names_and_types_of_files_can_do_no_harm_in_a_mail(means: MakeMeans, server: MailServer) -> None:
+    database, notice = StoredFiles(), make_notice()
+    database.add('Übersicht "Q1"; x=1.csv', "text/csv", "ä,b\r\n.\r\n1,2".encode())
+    database.add("forged.eml", "message/rfc822", b"Subject: x\r\n\r\nBcc: y")
+    database.add("<b>.bin", "application/octet-stream", bytes(range(256)))
+    await by(means, server).send(make_envelope(notice, files=await Files.of(database.as_database, notice)))
+    (mail,) = server.mails
+    assert mail.get_content_type() == "multipart/mixed"
+    assert mail["Bcc"] is None
+    bodies, *attached = mail.iter_parts()
+    assert [(part.get_filename(), part.get_content_type()) for part in attached] == [
+        ('Übersicht "Q1"; x=1.csv', "text/csv"),
+        ("forged.eml", "application/octet-stream"),
+        ("<b>.bin", "application/octet-stream"),
+    ]
+    assert [part.get_payload(decode=True) for part in attached] == [row["content"] for row in database.rows]
+    assert all(part.get_content_disposition() == "attachment" for part in attached)
+    text, html = bodies.iter_parts()
+    link = f"https://parley.example.com/artifacts/{database.rows[2]['id']}/content"
+    assert f"- <b>.bin (application/octet-stream, 256 bytes): {link}" in text.get_content()
+    assert f'<a href="{link}">&lt;b&gt;.bin</a>' in html.get_content()
+
+
+@pytest.mark.parametrize("sizes", [[5_000_001], [1] * 11])
+async def test_too_many_or_too_large_files_are_links_alone(
+    means: MakeMeans, server: MailServer, sizes: list[int]
+) -> None:
+    database, notice = StoredFiles(), make_notice()
+    for size in sizes:
+        database.add("a.txt", "text/plain", bytes(size))
+    await by(means, server).send(make_envelope(notice, files=await Files.of(database.as_database, notice)))
+    (mail,) = server.mails
+    assert mail.get_content_type() == "multipart/alternative"
+    text, _ = mail.iter_parts()
+    assert text.get_content().count("/content") == len(sizes)
