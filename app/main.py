@@ -21,6 +21,7 @@ from app.api import (
     conversations,
     credentials,
     deliveries,
+    documents,
     health,
     holds,
     idempotency,
@@ -59,6 +60,7 @@ Errors are problem documents (RFC 9457) with a stable `code`; lists are `{"items
 taken by every POST that creates or starts something; times are UTC.
 """
 FORGET_SECONDS = 3600.0
+FORM_BYTES = 100_000  # Of an upload beside its file.
 
 # In this order a path is looked for: what is fixed stands before what takes any name.
 ROUTERS = (
@@ -78,6 +80,7 @@ ROUTERS = (
     tool_imports.router,
     tool_sources.router,
     tools.router,
+    documents.router,
     credentials.router,
     memories.router,
     keys.router,
@@ -110,7 +113,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) -> None:
     """Put the layers round the application, the innermost first."""
-    app.add_middleware(BodyLimit, limit=settings.parley_max_body_bytes)
+    uploads = {"/documents": settings.parley_document_bytes + FORM_BYTES}
+    app.add_middleware(BodyLimit, limit=settings.parley_max_body_bytes, uploads=uploads)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -14,8 +14,9 @@ from app.embedded import running
 from app.embedded.carriers import find_postgres, find_valkey
 from app.embedded.ports import FIRST_PORT, LAST_PORT, taken
 from app.errors import ConfigurationError, ParleyError
+from app.knowledge import vectors
 from app.notifications.email import connection_options
-from app.providers import default_model, missing_key
+from app.providers import default_embedder, default_model, missing_key
 from app.redis import connect, ping
 from app.settings import Settings
 
@@ -84,7 +85,8 @@ async def _database(settings: Settings) -> list[Check]:
     database = await Database.open(settings, name="parley-doctor")
     try:
         version = await database.fetchval("select current_setting('server_version')")
-        return [Check("database", "ok", f"PostgreSQL {version}"), await _schema(database), _role_net(database)]
+        found = [Check("database", "ok", f"PostgreSQL {version}"), await _schema(database), _role_net(database)]
+        return [*found, await _vectors(database, settings)]
     finally:
         await database.close()
 
@@ -96,6 +98,19 @@ async def _schema(database: Database) -> Check:
     if found == newest:
         return Check("migrations", "ok", f"the schema is at {found}")
     return Check("migrations", "broken", f"the schema is at {found}, this version needs {newest}: parley migrate")
+
+
+async def _vectors(database: Database, settings: Settings) -> Check:
+    state = await vectors.state(database)
+    if state == "ready":
+        model, reason = default_embedder(settings)
+        return Check("document vectors", "ok", f"pgvector is in use; {model} makes them: {reason}")
+    if state == "available":
+        said = (
+            "pgvector is on the server and not in use: `create extension vector` in this database, then parley migrate"
+        )
+        return Check("document vectors", "warning", f"off: {said}")
+    return Check("document vectors", "warning", "off: the server has no pgvector; documents are found by words alone")
 
 
 def _role_net(database: Database) -> Check:

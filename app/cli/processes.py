@@ -3,6 +3,7 @@
 Every process imports what it needs when it starts: the supervisor loads none of the libraries its children work with.
 """
 
+import asyncio
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -122,7 +123,17 @@ def migrate() -> None:
         # SQLAlchemy puts the name of the driver's class first.
         said = re.sub(r"^\([\w.]+\) ", "", str(error).splitlines()[0])
         raise DatabaseUnavailable(f"the database could not be migrated: {said}") from error
+    asyncio.run(_enable_vectors(_settings().dsn()))
     typer.echo(f"the schema is at {newest_schema(config)}")
+
+
+async def _enable_vectors(dsn: str) -> None:
+    """Make the table of vectors where pgvector has come to the server since the migration that would have made it."""
+    from app.db import lone_connection
+    from app.knowledge import vectors
+
+    async with lone_connection(dsn, name="parley migrate") as connection:
+        await vectors.enable(connection)
 
 
 def alembic_config(dsn: str | None = None) -> "Config":

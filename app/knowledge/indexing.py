@@ -21,10 +21,11 @@ HOLD_SECONDS = 120.0  # After which whoever took a document counts as dead: long
 RETRY_SECONDS, RETRY_MOST_SECONDS = 5.0, 300.0
 FAILED_SECONDS = 3600.0  # A key or model that was refused may be mended some day.
 
-# Documents embedded by another model, or before there was pgvector, or while it was away.
+# Documents embedded by another model, or kept while there was no pgvector, or whose vectors went with it.
 REFRESH = """
 update documents set state = 'indexing', reason = null, attempts = 0, next_attempt_at = now()
-where state = 'ready' and embedding_model is distinct from $1
+where state = 'ready' and (embedding_model is distinct from $1
+    or not exists (select from embeddings where embeddings.document_id = documents.id))
 """
 WITHOUT = """
 update documents set state = 'ready', embedding_model = null, reason = 'pgvector is not in use: found by words alone'
@@ -75,8 +76,8 @@ class Indexer:
 
     async def refresh(self) -> None:
         """Find documents whose vectors are not the configured model's; once per process is enough."""
-        model = self._embedder.model if await vectors.state(self._database) == "ready" else None
-        await self._database.execute(REFRESH, model)
+        if await vectors.state(self._database) == "ready":
+            await self._database.execute(REFRESH, self._embedder.model)
 
     async def index_due(self) -> bool:
         """Work on one document that is due; whether there may be more."""

@@ -10,9 +10,9 @@ from zlib import crc32
 from pydantic_ai.embeddings import EmbeddingModel, EmbeddingResult, EmbeddingSettings
 from pydantic_ai.embeddings.result import EmbedInputType
 
-DIMENSIONS = 512
+DIMENSIONS = 1024
 WORD = re.compile(r"[^\W_]+")
-GRAM = 4
+GRAM = 3
 
 
 class LocalEmbedding(EmbeddingModel):

@@ -363,3 +363,18 @@ def test_data_ends_where_its_tag_ends() -> None:
     assert without_data("a <x>b <x>c</x> d</x> e") == "a   d</x> e"
     assert without_data("1 < 2 and <b> 3 ``` 4") == "1 < 2 and <b> 3 ``` 4"
     assert without_data('say <data kind="webhook">no</data> ```no``` hi') == "say     hi"
+
+
+async def test_documents_are_searched_and_cited() -> None:
+    def search_documents(query: str) -> dict[str, Any]:
+        return {"query": query, "results": [{"citation": "Handbook, p. 3", "text": "Within 30 days."}] if query else []}
+
+    agent = Agent(MODEL, tools=[search_documents, web_search])
+    for prompt in (
+        "What do our documents say about returns?",
+        "Search the documents for returns.",
+        "According to our documents, returns?",
+    ):
+        result = await agent.run(prompt)
+        assert calls(result) == [("search_documents", {"query": "returns"})], prompt
+        assert result.output == f'The documents say about "returns": [Handbook, p. 3] Within 30 days.\n\n{LABEL}'

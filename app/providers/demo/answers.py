@@ -79,8 +79,16 @@ def shown(content: object) -> str:
     return json.dumps(content, ensure_ascii=False, default=str)
 
 
+def _passage(content: object) -> str:
+    """The best passage of a search in documents, its citation first: what is long loses its end."""
+    fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    passages: list[dict[str, Any]] = fields.get("results") or []
+    return f"[{passages[0]['citation']}] {passages[0]['text']}" if passages else "nothing that fits"
+
+
 def _told(result: Result) -> str:
-    text = " ".join(shown(result.content).split())
+    said = _passage if result.tool == "search_documents" and not result.failed else shown
+    text = " ".join(said(result.content).split())
     text = text if len(text) <= _EXCERPT else f"{text[:_EXCERPT].rstrip()}..."
     if result.failed:
         return f"`{result.tool}` could not do it: {text}"

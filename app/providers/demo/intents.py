@@ -62,6 +62,12 @@ _SEARCH = re.compile(
     r"(?:\s+(?:for|about|on))?\s+(?P<query>.+)",
     re.IGNORECASE,
 )
+_IN_DOCUMENTS = re.compile(
+    r"\b(?:documents?|docs|knowledge base|files)\b[^?]{0,40}?\b(?:say|says|tell us|know|state)\b"
+    r"(?:\s+(?:about|on|of))?\s+(?P<query>[^?]+)|"
+    r"\baccording to (?:the|our|my) (?:documents?|docs|knowledge base|files)\b[\s,:]*(?P<asked>\S.*)",
+    re.IGNORECASE,
+)
 _NOTIFY = re.compile(
     r"\b(?:notify|alert|ping|e-?mail|mail)\s+(?:me|us|them|the team|\S+@\S+)|"
     r"\b(?:tell|send|let|post)\b.*\b(?:by|via|per|on|to|in)\s+(?:e-?mail|slack|webhook)",
@@ -169,6 +175,12 @@ def _fetch(clause: str, tools: Tools) -> Iterator[Call]:
         yield Call("fetch_url", {"url": match[0]})
 
 
+def _documents(clause: str, tools: Tools) -> Iterator[Call]:
+    match = _IN_DOCUMENTS.search(clause) if "search_documents" in tools else None
+    if match:
+        yield Call("search_documents", {"query": (match["query"] or match["asked"]).strip(" .?!\"'")})
+
+
 def _search(clause: str, tools: Tools) -> Iterator[Call]:
     match = _SEARCH.search(clause)
     if match:
@@ -230,6 +242,7 @@ _RULES: tuple[Callable[[str, Tools], Iterator[Call]], ...] = (
     _named,
     _fetch,
     _time,
+    _documents,
     _search,
     _proposal,
     _other,
