@@ -145,8 +145,9 @@ def defined(spec: McpSpec) -> Definition:
 
 def kept(definition: Definition, own: Mapping[str, Any]) -> Definition:
     """A definition with what a person has said of its tool."""
-    spec = McpSpec.model_validate(definition.spec | dict(own) | {"own": dict(own)})
-    return defined(spec) if own else definition
+    if not own:
+        return definition
+    return defined(McpSpec.model_validate(definition.spec | dict(own) | {"own": dict(own)}))
 
 
 def _schema(schema: Json) -> Json:
