@@ -1,9 +1,11 @@
 """The typed client of the command line: JSON calls, and streams that survive a broken connection."""
 
 import json
+import mimetypes
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -110,6 +112,12 @@ class Client:
         """The JSON of a POST, sent with an idempotency key of its own."""
         headers = {"Idempotency-Key": str(uuid4())}
         return self._call("POST", path, json=body or {}, headers=headers)
+
+    def upload(self, path: Path) -> Any:
+        """Keep a file as an artifact; answers what it is, with its id."""
+        media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        files = {"file": (path.name, path.read_bytes(), media_type)}
+        return self._call("POST", "/artifacts", files=files, headers={"Idempotency-Key": str(uuid4())})
 
     def put(self, path: str, body: Mapping[str, Any], **query: Any) -> Any:
         """The JSON of a PUT."""

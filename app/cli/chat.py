@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.output import Output
-from app.cli.session import Session, at, with_server
+from app.cli.session import Attach, Session, at, with_server
 from app.cli.watch import Transcript, finish
 
 if TYPE_CHECKING:
@@ -26,23 +26,26 @@ def chat(
     conversation: Annotated[
         str | None, typer.Option("--conversation", metavar="ID", help="Go on with this conversation.")
     ] = None,
+    attach: Attach = None,
 ) -> None:
     """Chat with an agent; each line is a message.
 
     Ctrl-C stops an answer, Ctrl-D leaves. With MESSAGE: one message, one answer; the exit code is 0 when it
-    completed and 1 when not.
+    completed and 1 when not. Files of --attach go with the first message.
     """
     if message is not None:
-        return _once(session, agent, message, conversation)
+        return _once(session, agent, message, conversation, session.attached(attach))
     conversation = conversation or _begin(session, agent)
+    files = session.attached(attach)
     for line in _lines(session.out):
-        _answered(session, at("conversations", conversation, "messages"), {"message": line})
+        _answered(session, at("conversations", conversation, "messages"), {"message": line, **files})
+        files = {}
     session.out.note(f"go on later: parley chat --conversation {conversation}")
 
 
-def _once(session: Session, agent: str, message: str, conversation: str | None) -> None:
+def _once(session: Session, agent: str, message: str, conversation: str | None, files: dict[str, Any]) -> None:
     path = at("conversations", conversation, "messages") if conversation else "/runs"
-    body = {"message": message} | ({} if conversation else {"agent": agent})
+    body = {"message": message, **files} | ({} if conversation else {"agent": agent})
     run_id = _answered(session, path, body)
     if run_id is None:
         raise typer.Exit(130)
@@ -80,7 +83,7 @@ def _lines(out: Output) -> Iterator[str]:
             yield line
 
 
-def _answered(session: Session, path: str, body: dict[str, str]) -> str | None:
+def _answered(session: Session, path: str, body: dict[str, Any]) -> str | None:
     """Say something and print the answer as it comes; the id of the run that gave it."""
     run_id: str | None = None
     transcript = Transcript(session.out)

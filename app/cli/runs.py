@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.output import ID, Column, shown, value_at
-from app.cli.session import Session, at, with_server
+from app.cli.session import Attach, Session, at, with_server
 from app.cli.watch import Transcript, wait_for
 
 runs = typer.Typer(no_args_is_help=True, help="Read, watch, cancel and retry runs.")
@@ -41,9 +41,11 @@ def run(
     wait: Wait = False,
     research: Annotated[bool, typer.Option("--research", help="Plan, read sources and write a cited report.")] = False,
     title: Annotated[str | None, typer.Option("--title", help="A title for lists.")] = None,
+    attach: Attach = None,
 ) -> None:
     """Delegate a task to an agent; with --wait the exit code is 0 when it completed and 1 when not."""
     body: dict[str, Any] = {"task_type": "research" if research else "delegation", "agent": agent, "prompt": task}
+    body |= session.attached(attach)
     made = session.client.post("/tasks", body | ({"title": title} if title else {}))
     run_id = value_at(made, "latest_run.id")
     if wait:

@@ -2,9 +2,10 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 from urllib.parse import quote
 
@@ -36,6 +37,12 @@ ApiKey = Annotated[
     str | None,
     typer.Option("--api-key", metavar="KEY", rich_help_panel=PANEL, help="The API key; else PARLEY_API_KEY."),
 ]
+Attach = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--attach", metavar="FILE", exists=True, dir_okay=False, readable=True, help="Send this file along; repeatable."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", rich_help_panel=PANEL, help="Print JSON for programs.")]
 
 
@@ -45,6 +52,10 @@ class Session:
 
     client: "Client"
     out: Output
+
+    def attached(self, files: Sequence[Path] | None) -> dict[str, Any]:
+        """The files uploaded, as a body names them."""
+        return {"attachments": [self.client.upload(file)["id"] for file in files]} if files else {}
 
 
 def with_server(command: Callable[Concatenate[Session, P], None]) -> Callable[..., None]:

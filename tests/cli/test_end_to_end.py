@@ -100,6 +100,13 @@ def chats(parley: Parley) -> None:
     many = parley("chat", say="What is 2+3?\n/quit\n")
     assert "5" in many.stdout
     assert "offline demo model" in many.stderr
+    file = parley.folder / "cities.csv"
+    file.write_text("city\nParis\n")
+    run = parley.json("chat", "assistant", "Read it", "--attach", str(file))
+    told = parley("chat", "--conversation", run["conversation_id"], "--attach", str(file), say="And again\nAnd now?\n")
+    assert "go on later" in told.stderr
+    task = parley.json("run", "assistant", "Read it", "--attach", str(file))
+    assert [(each["name"], each["media_type"]) for each in task["attachments"]] == [("cities.csv", "text/csv")]
     assert "no agent 'nobody'" in parley("chat", "nobody", "hi", code=1).stderr
 
 
