@@ -1,21 +1,20 @@
-"""fetch_url: read a web page as text."""
+"""fetch_url: read a web page, a PDF document or a text by its address."""
 
 import asyncio
 from typing import Any
 
 import httpx
-from bs4 import BeautifulSoup
-from markdownify import MarkdownConverter
 from pydantic import Field
 
 from app.egress import Response
-from app.errors import ToolError
+from app.errors import ToolError, UnreadableDocument
+from app.knowledge import reading
+from app.knowledge.html import Article, article_of, declared_encoding
 from app.tools.tool import Arguments, Risk, Tool, ToolContext, parameters_of, validated
 
 TIMEOUT_SECONDS = 15.0
 MAX_CHARACTERS = 20_000
-MAX_HTML_CHARACTERS = 1_500_000  # parsing costs about a second per million
-INVISIBLE = ["script", "style", "noscript", "template", "svg", "iframe", "object", "embed", "head", "title"]
+MAX_HTML_CHARACTERS = 1_000_000  # reading them costs some seconds
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 TEXT_TYPES = (
     "application/json",
@@ -38,59 +37,50 @@ async def read(context: ToolContext, arguments: FetchUrl) -> dict[str, Any]:
     response = await context.egress.fetch(
         "GET",
         arguments.url,
-        headers={"Accept": "text/html, text/plain, application/json, */*;q=0.5"},
+        headers={"Accept": "text/html, text/plain, application/json, application/pdf;q=0.9, */*;q=0.5"},
         timeout_seconds=TIMEOUT_SECONDS,
         follow_redirects=True,
     )
-    title, text = await asyncio.to_thread(readable, response)
-    return {"url": response.url, "title": title, "text": shortened(text), "status": response.status}
+    article = await readable(response)
+    return {
+        "url": response.url,
+        "title": article.title,
+        **({"published": article.published} if article.published else {}),
+        "text": shortened(article.text),
+        "truncated": len(article.text) > MAX_CHARACTERS,
+        "status": response.status,
+    }
 
 
-def readable(response: Response) -> tuple[str, str]:
-    """Title and text of an answer.
+async def readable(response: Response) -> Article:
+    """What an answer says.
 
     Raises:
-        ToolError: it is neither a page nor text.
+        ToolError: it is neither a page, a PDF document nor text, or can't be read.
     """
     kind = response.content_type
+    if kind == reading.PDF or (kind in reading.SAYS_NOTHING and response.body.startswith(b"%PDF-")):
+        return await _document(response)
     if kind in HTML_TYPES or (not kind and response.body.lstrip()[:1] == b"<"):
-        return page(response)
+        return await asyncio.to_thread(article_of, _markup(response), response.url)
     if not kind or kind.startswith("text/") or kind in TEXT_TYPES or kind.endswith(TEXT_SUFFIXES):
-        return "", response.text
-    raise ToolError(f"fetch_url reads pages and text; {httpx.URL(response.url).host} sent {kind}")
+        return Article("", response.text, "")
+    raise ToolError(f"fetch_url reads pages, PDF documents and text; {httpx.URL(response.url).host} sent {kind}")
 
 
-def page(response: Response) -> tuple[str, str]:
-    """Title and text of an HTML page, the text as Markdown."""
-    soup = BeautifulSoup(_html(response), "html.parser")
-    title = " ".join(soup.title.get_text().split()) if soup.title else ""
-    for element in soup.find_all(INVISIBLE):
-        element.decompose()
-    return title[:300], _squeezed(_markdown(soup))
+async def _document(response: Response) -> Article:
+    try:
+        document = await reading.read(response.body, reading.PDF, field="url")
+    except UnreadableDocument as error:
+        raise ToolError(f"the PDF document of {httpx.URL(response.url).host}: {error.detail}") from error
+    return Article(document.title, document.text, "")
 
 
-def _html(response: Response) -> str:
+def _markup(response: Response) -> str:
     """The markup in its declared encoding; pages without one say it inside, or are UTF-8."""
     if "charset" in response.headers.get("content-type", "").lower():
         return response.text[:MAX_HTML_CHARACTERS]
-    from_page = BeautifulSoup(response.body[:4_096], "html.parser").original_encoding
-    return response.body.decode(from_page or "utf-8", "replace")[:MAX_HTML_CHARACTERS]
-
-
-def _markdown(soup: BeautifulSoup) -> str:
-    try:
-        return MarkdownConverter(heading_style="ATX", strip=["img"]).convert_soup(soup)
-    except RecursionError:
-        return soup.get_text("\n", strip=True)
-
-
-def _squeezed(text: str) -> str:
-    """Without trailing blanks and with at most one empty line in a row."""
-    lines: list[str] = []
-    for line in (line.rstrip() for line in text.splitlines()):
-        if line or (lines and lines[-1]):
-            lines.append(line)
-    return "\n".join(lines).strip()
+    return response.body.decode(declared_encoding(response.body), "replace")[:MAX_HTML_CHARACTERS]
 
 
 def shortened(text: str) -> str:
@@ -102,10 +92,13 @@ def shortened(text: str) -> str:
 
 TOOL = Tool(
     name="fetch_url",
-    description="Read a web page or text file by its address. Pages come as Markdown, cut at 20,000 characters.",
+    description=(
+        "Read a web page, PDF document or text file by its address. Pages come as Markdown without navigation and notices; "
+        "20,000 characters at most."
+    ),
     parameters=parameters_of(FetchUrl),
     risk=Risk.READ,
     idempotent=True,
     call=validated(FetchUrl, read),
-    timeout_seconds=20.0,
+    timeout_seconds=40.0,  # A long PDF document takes its time.
 )
