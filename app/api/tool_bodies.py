@@ -34,10 +34,11 @@ IMPORT = (
     "validate_responses",
 )
 MCP = (*COMMON, "url", "credential", "trust_hints")
+OPENAPI = (*HTTP, "styles", "joined")
 # What belongs to the tool's name, not to a version of it.
 NO_CONTENT = frozenset({"kind", "enabled", "approval"})
 # What a stored tool consists of, and what makes one.
-FIELDS: dict[str, tuple[str, ...]] = {"python": PYTHON, "http": HTTP, "openapi": HTTP, "mcp": OWN}
+FIELDS: dict[str, tuple[str, ...]] = {"python": PYTHON, "http": HTTP, "openapi": OPENAPI, "mcp": OWN}
 MAKING = FIELDS | {"openapi": IMPORT, "mcp": MCP}
 REQUIRED = {"python": "code", "http": "url", "openapi": None, "mcp": "url"}
 IMPORT_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_-]{1,30}")

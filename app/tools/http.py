@@ -46,6 +46,10 @@ class HttpSpec(BaseModel):
     query: dict[str, Any] = Field(default_factory=dict[str, Any])
     body: Any = None
     body_format: Literal["json", "form"] = "json"
+    # Of tools of OpenAPI documents: how lists and objects are written in the query, and which arguments of path and
+    # headers are lists joined by commas.
+    styles: dict[str, str] = Field(default_factory=dict[str, str])
+    joined: list[str] = Field(default_factory=list[str])
     response_path: str | None = None
     credential: str | None = None
     digest: str | None = None
@@ -244,7 +248,8 @@ def _retry_after(answer: Response) -> float | None:
 
 async def _request(spec: HttpSpec, context: ToolContext, arguments: dict[str, Any], access: Access) -> Response:
     headers = {"accept": "application/json, text/*;q=0.9, */*;q=0.5"}
-    headers |= {name.lower(): value for name, value in filled_headers(spec.headers, arguments).items()}
+    placed = _joined(spec, arguments)
+    headers |= {name.lower(): value for name, value in filled_headers(spec.headers, placed).items()}
     content = _content(spec, arguments, headers)
     if spec.method not in SAFE_METHODS:
         headers.setdefault("idempotency-key", str(context.effect_key))
@@ -277,19 +282,45 @@ def _content(spec: HttpSpec, arguments: dict[str, Any], headers: dict[str, str])
     return json.dumps(body, ensure_ascii=False).encode()
 
 
-def _pairs(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names with their values; a list is its name several times."""
-    pairs: list[tuple[str, str]] = []
-    for name, value in values.items():
-        each = cast("list[Any]", value) if isinstance(value, list) else [value]
-        pairs += [(name, as_text(one)) for one in each]
-    return pairs
+SEPARATORS = {"csv": ",", "ssv": " ", "pipes": "|"}
+
+
+def _joined(spec: HttpSpec, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments as they stand in path and headers: lists and objects joined by commas, where the tool says so."""
+    lists = {name: _flat(arguments[name]) for name in spec.joined if isinstance(arguments.get(name), list | dict)}
+    return arguments | {name: ",".join(as_text(one) for one in each) for name, each in lists.items()}
+
+
+def _pairs(values: Mapping[str, Any], styles: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """Names with their values; a list is its name several times, where no style says otherwise."""
+    return [pair for name, value in values.items() for pair in _styled(name, value, (styles or {}).get(name))]
+
+
+def _styled(name: str, value: Any, style: str | None) -> list[tuple[str, str]]:
+    if style in ("deep", "members") and isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        own = {key: key if style == "members" else f"{name}[{key}]" for key in members}
+        return [(own[key], as_text(one)) for key, each in members.items() for one in _each(each)]
+    if style in SEPARATORS and isinstance(value, list | dict):
+        return [(name, SEPARATORS[style].join(as_text(one) for one in _flat(value)))]
+    return [(name, as_text(one)) for one in ([value] if style == "json" else _each(value))]
+
+
+def _each(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else [value]
+
+
+def _flat(value: Any) -> list[Any]:
+    """The items of a list; an object's names and values in turn."""
+    if isinstance(value, dict):
+        return [one for member in cast("dict[str, Any]", value).items() for one in member]
+    return _each(value)
 
 
 def _url(spec: HttpSpec, arguments: dict[str, Any], access: Access) -> str:
-    url, _, fragment = filled_url(spec.url, arguments).partition("#")
+    url, _, fragment = filled_url(spec.url, _joined(spec, arguments)).partition("#")
     del fragment
-    added = urlencode([*_pairs(filled(spec.query, arguments)), *access.query.items()])
+    added = urlencode([*_pairs(filled(spec.query, arguments), spec.styles), *access.query.items()])
     return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
 
 

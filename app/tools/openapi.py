@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urljoin
 
@@ -12,21 +13,25 @@ import yaml
 
 from app.errors import InvalidTool
 from app.tools.http import METHODS, define_http
+from app.tools.openapi_schema import Json, Writer, wrong
 from app.tools.python import Definition
-
-Json = dict[str, Any]
 
 MAX_DOCUMENT_BYTES = 5_000_000
 MAX_OPERATIONS = 1000
-MAX_NODES = 20_000  # Of one operation, references written out.
-MAX_ALL_NODES = 300_000  # Of the whole document.
+MAX_ANSWER_NODES = 2_000  # Of what one operation answers; a larger schema is left away.
 # What may be wrong with one operation alone.
 TOLD = ("url", "headers", "query", "body", "parameters", "name")
 NAME_CHARACTERS = 64
 DESCRIPTION_CHARACTERS = 1024
-# What a model has no use for, or what other dialects mean by other words.
-DROPPED = frozenset({"example", "examples", "xml", "externalDocs", "discriminator", "nullable", "writeOnly", "$schema"})
 IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})
+# How a list or an object stands in a query, by its `style` and `explode`; else its name stands there several times.
+STYLES = {
+    ("form", False): "csv",
+    ("spaceDelimited", False): "ssv",
+    ("pipeDelimited", False): "pipes",
+    ("deepObject", True): "deep",
+    ("deepObject", False): "deep",
+}
 PATH_NAME = re.compile(r"\{([^{}]+)\}")
 
 
@@ -54,7 +59,7 @@ def read_document(text: str | bytes) -> Json:
         InvalidTool: when it is too long, or is no OpenAPI 3.0 or 3.1.
     """
     if len(text) > MAX_DOCUMENT_BYTES:
-        raise _wrong(f"longer than {MAX_DOCUMENT_BYTES} bytes")
+        raise wrong(f"longer than {MAX_DOCUMENT_BYTES} bytes")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -69,7 +74,7 @@ def _read_yaml(text: str | bytes) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise _wrong(f"neither JSON nor YAML{where}") from None
+        raise wrong(f"neither JSON nor YAML{where}") from None
 
 
 def check_document(value: Any) -> Json:
@@ -79,19 +84,15 @@ def check_document(value: Any) -> Json:
         InvalidTool: saying what it is instead.
     """
     if not isinstance(value, dict):
-        raise _wrong("not an OpenAPI document: it is no object")
+        raise wrong("not an OpenAPI document: it is no object")
     document = cast("Json", value)
     version = str(document.get("openapi") or "")
     if not version.startswith(("3.0", "3.1")):
         found = f"swagger {document['swagger']}" if "swagger" in document else f"openapi {version or 'is missing'}"
-        raise _wrong(f"OpenAPI 3.0 or 3.1 is needed; {found}")
+        raise wrong(f"OpenAPI 3.0 or 3.1 is needed; {found}")
     if not isinstance(document.get("paths"), dict):
-        raise _wrong("it has no paths")
+        raise wrong("it has no paths")
     return document
-
-
-def _wrong(what: str) -> InvalidTool:
-    return InvalidTool(f"document: {what}", field="document")
 
 
 def read_operations(
@@ -128,13 +129,13 @@ def read_operations(
         except Unusable as error:
             found.skipped.append(Skipped(operation.id, str(error)))
         if len(found.definitions) > MAX_OPERATIONS:
-            raise _wrong(f"more than {MAX_OPERATIONS} operations; choose some with include")
+            raise wrong(f"more than {MAX_OPERATIONS} operations; choose some with include")
     for wanted in include or ():
         if wanted not in known:
             raise InvalidTool(f"include: the document has no operation {wanted!r}", field="include")
     if not found.definitions:
         reasons = "; ".join(f"{each.operation}: {each.reason}" for each in found.skipped[:3])
-        raise _wrong(f"it has no operation that can be a tool{': ' if reasons else ''}{reasons}")
+        raise wrong(f"it has no operation that can be a tool{': ' if reasons else ''}{reasons}")
     _check_unique(found.definitions)
     return found
 
@@ -143,7 +144,7 @@ class Unusable(Exception):
     """An operation that can't be a tool, with the reason."""
 
 
-def _tried(writer: "Writer", document: Json, operation: "Operation", *others: Any) -> Definition:
+def _tried(writer: Writer, document: Json, operation: "Operation", *others: Any) -> Definition:
     """The operation's tool; what is wrong with one operation alone spares the others."""
     try:
         return _definition(writer, document, operation, *others)
@@ -200,7 +201,7 @@ def _check_unique(definitions: Sequence[Definition]) -> None:
     for definition in definitions:
         name = str(definition.spec["name"])
         if name in seen:
-            raise _wrong(f"two operations would both be the tool {name}")
+            raise wrong(f"two operations would both be the tool {name}")
         seen.add(name)
 
 
@@ -216,6 +217,8 @@ class Request:
     query: Json = field(default_factory=dict[str, Any])
     body: Any = None
     body_format: str = "json"
+    styles: dict[str, str] = field(default_factory=dict[str, str])
+    joined: list[str] = field(default_factory=list[str])
     properties: Json = field(default_factory=dict[str, Any])
     required: list[str] = field(default_factory=list[str])
 
@@ -232,7 +235,7 @@ class Request:
 
 
 def _definition(
-    writer: "Writer",
+    writer: Writer,
     document: Json,
     operation: Operation,
     name: str,
@@ -245,7 +248,8 @@ def _definition(
     _add_parameters(writer, operation, request)
     _add_body(writer, operation, request)
     parameters = {"type": "object", "properties": request.properties, "required": request.required}
-    return define_http(
+    define = partial(
+        define_http,
         tool_name(name, operation.id),
         _description(operation),
         request.url,
@@ -254,10 +258,18 @@ def _definition(
         query=request.query,
         body=request.body,
         body_format=request.body_format,
+        styles=request.styles,
+        joined=request.joined,
         parameters=parameters | {"additionalProperties": False},
         kind="openapi",
         **fields,
     )
+    try:
+        return define(output_schema=_answer_schema(document, operation))
+    except InvalidTool as error:
+        if error.field != "output_schema":
+            raise
+        return define()  # What it answers is described wrongly; that does not keep anybody from calling it.
 
 
 def _description(operation: Operation) -> str:
@@ -279,7 +291,7 @@ def _server(document: Json, operation: Operation, base_url: str | None, source: 
     return url.rstrip("/")
 
 
-def _add_parameters(writer: "Writer", operation: Operation, request: Request) -> None:
+def _add_parameters(writer: Writer, operation: Operation, request: Request) -> None:
     listed: dict[tuple[str, str], Json] = {}
     own: list[Any] = operation.spec.get("parameters") or []
     shared: list[Any] = operation.shared.get("parameters") or []
@@ -300,8 +312,12 @@ def _add_parameters(writer: "Writer", operation: Operation, request: Request) ->
             placeholders[name] = placeholder
         elif place == "query":
             request.query[name] = placeholder
+            if style := _style(parameter):
+                request.styles[name] = style
         else:
             request.headers[name] = placeholder
+        if place != "query":
+            request.joined.append(placeholder[1:-1])
     request.url = PATH_NAME.sub(lambda found: _in_path(found[1], placeholders, request), request.url)
 
 
@@ -311,7 +327,7 @@ def _in_path(name: str, placeholders: Mapping[str, str], request: Request) -> st
     return request.argument(name, "path", {"type": "string"}, required=True)
 
 
-def _parameter_schema(writer: "Writer", parameter: Json) -> Json:
+def _parameter_schema(writer: Writer, parameter: Json) -> Json:
     contents: Json = parameter.get("content") or {}
     given: Any = parameter.get("schema") or _first(contents) or {}
     schema = writer.schema(given)
@@ -320,11 +336,22 @@ def _parameter_schema(writer: "Writer", parameter: Json) -> Json:
     return schema
 
 
+def _style(parameter: Json) -> str | None:
+    """How a parameter of the query is written, where that is not the usual way."""
+    if parameter.get("content"):
+        return "json"
+    style = str(parameter.get("style") or "form")
+    explode = bool(parameter.get("explode", style == "form"))
+    if (style, explode) == ("form", True):
+        return "members" if _object_of(parameter.get("schema")).get("type") == "object" else None
+    return STYLES.get((style, explode))
+
+
 def _first(contents: Json) -> Any:
     return next((cast("Json", each).get("schema") for each in contents.values()), None)
 
 
-def _add_body(writer: "Writer", operation: Operation, request: Request) -> None:
+def _add_body(writer: Writer, operation: Operation, request: Request) -> None:
     if not operation.spec.get("requestBody"):
         return
     body = writer.resolved(operation.spec["requestBody"], [])
@@ -349,6 +376,19 @@ def _add_body(writer: "Writer", operation: Operation, request: Request) -> None:
     }
 
 
+def _answer_schema(document: Json, operation: Operation) -> Json | None:
+    """What the operation answers when all is well; None where that is not said, or not in so many words."""
+    writer = Writer(document, nodes=MAX_ANSWER_NODES)
+    try:
+        answers: Json = operation.spec.get("responses") or {}
+        said = next((answers[code] for code in ("200", "201", "2XX", "default") if code in answers), None)
+        contents: Json = writer.resolved(said or {}, []).get("content") or {}
+        given = next((each.get("schema") for kind, each in contents.items() if _is_json(kind)), None)
+        return _object_of(writer.schema(given or {})) or None
+    except (InvalidTool, AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
 def _object_of(schema: Any) -> Json:
     return cast("Json", schema) if isinstance(schema, dict) else dict[str, Any]()
 
@@ -356,113 +396,3 @@ def _object_of(schema: Any) -> Json:
 def _is_json(media_type: str) -> bool:
     kind = media_type.partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
-
-
-# --- schemas --------------------------------------------------------------------------------------
-
-
-class Writer:
-    """Writes the references of one operation out, within bounds."""
-
-    def __init__(self, document: Json) -> None:
-        """Begin with all of the budget."""
-        self._document = document
-        self._nodes = self._all = 0
-
-    def begin(self) -> None:
-        """Begin another operation, with what is left for the document."""
-        self._all, self._nodes = self._all + self._nodes, 0
-
-    def resolved(self, value: Any, seen: list[str]) -> Json:
-        """What a reference points at, through as many as there are; what stands beside one counts more.
-
-        Raises:
-            InvalidTool: for one that leads nowhere, outside, or round in a circle.
-        """
-        if not isinstance(value, dict):
-            raise _wrong(f"an object belongs where {str(value)[:60]!r} stands")
-        found = cast("Json", value)
-        while "$ref" in found:
-            reference = str(found["$ref"])
-            if reference in seen:
-                raise _wrong(f"{reference} refers to itself; recursive schemas can't be written out")
-            seen.append(reference)
-            beside = {name: each for name, each in found.items() if name != "$ref"}
-            found = self._pointed(reference) | beside
-        return found
-
-    def _pointed(self, reference: str) -> Json:
-        if not reference.startswith("#/"):
-            raise _wrong(f"{reference[:200]} points outside of the document")
-        value: Any = self._document
-        for step in reference[2:].split("/"):
-            name = step.replace("~1", "/").replace("~0", "~")
-            value = cast("Json", value).get(name) if isinstance(value, dict) else None
-        if not isinstance(value, dict):
-            raise _wrong(f"{reference[:200]} leads nowhere")
-        return cast("Json", value)
-
-    def schema(self, value: Any, seen: Sequence[str] = ()) -> Any:
-        """A schema as JSON Schema: references written out, `allOf` merged, `nullable` and its like in today's words."""
-        self._nodes += 1
-        if self._nodes > MAX_NODES or self._all + self._nodes > MAX_ALL_NODES:
-            raise _wrong(f"an operation of more than {MAX_NODES} schemas, references written out")
-        if isinstance(value, bool):
-            return value
-        own = list(seen)
-        if len(own) > 100:
-            raise _wrong("schemas nested deeper than 100 references")
-        found = self.resolved(value, own)
-        schema = {name: self._keyword(name, each, own) for name, each in found.items() if _kept(name)}
-        if "allOf" in schema:
-            schema = _merged(schema)
-        return _of_today(schema, found)
-
-    def _keyword(self, name: str, value: Any, seen: list[str]) -> Any:
-        if name in ("properties", "patternProperties", "$defs", "dependentSchemas") and isinstance(value, dict):
-            return {key: self.schema(each, seen) for key, each in cast("Json", value).items()}
-        if name in ("allOf", "oneOf", "anyOf", "prefixItems") and isinstance(value, list):
-            return [self.schema(each, seen) for each in cast("list[Any]", value)]
-        if name in ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"):
-            return self.schema(value, seen)
-        return value
-
-
-def _kept(name: str) -> bool:
-    return name not in DROPPED and not name.startswith("x-")
-
-
-def _merged(schema: Json) -> Json:
-    """`allOf` as one schema: properties and required names together, of other words the first."""
-    merged: Json = {name: each for name, each in schema.items() if name != "allOf"}
-    rest: list[Any] = []
-    for part in schema["allOf"]:
-        if not isinstance(part, dict):
-            rest.append(part)
-            continue
-        for name, each in cast("Json", part).items():
-            if name == "properties":
-                merged["properties"] = each | merged.get("properties", {})
-            elif name == "required":
-                merged["required"] = list(dict.fromkeys([*merged.get("required", []), *each]))
-            elif name not in merged:
-                merged[name] = each
-            elif merged[name] != each and name not in ("description", "title"):
-                rest.append({name: each})
-    return merged | ({"allOf": rest} if rest else {})
-
-
-def _of_today(schema: Json, found: Json) -> Json:
-    """The words of OpenAPI 3.0 that JSON Schema has others for."""
-    for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        strict = schema.pop(bound) if isinstance(schema.get(bound), bool) else False
-        if strict and limit in schema:
-            schema[bound] = schema.pop(limit)
-    if found.get("nullable") is True:
-        if isinstance(schema.get("type"), str):
-            schema["type"] = [schema["type"], "null"]
-        if "enum" in schema and None not in schema["enum"]:
-            schema["enum"] = [*schema["enum"], None]
-        if "type" not in schema and any(each in schema for each in ("oneOf", "anyOf", "allOf", "properties")):
-            return {"anyOf": [schema, {"type": "null"}]}
-    return schema

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from app.tools.sources import GONE
+from benchmarks.openapi import OPERATIONS, large
 from tests.api.conftest import serve
 from tests.services import Service, service
 
@@ -124,13 +126,9 @@ async def test_importing_again_makes_versions_of_what_changed(client: httpx.Asyn
     assert {tool["action"] for tool in same.json()["tools"]} == {"unchanged"}
 
 
-LOOP = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Order"}}}
-
-
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (document(Order=LOOP), "refers to itself"),
         (document(Order={"$ref": "#/components/schemas/Order"}), "refers to itself"),
         (document(Order={"$ref": "http://127.0.0.1/x"}), "points outside"),
         (document(Order={"$ref": "#/nowhere"}), "leads nowhere"),
@@ -166,3 +164,95 @@ async def test_too_long_a_document_is_refused_by_upload_and_by_url(client: httpx
     there.answers["/long"] = [(200, long.encode())]
     refused = await client.post("/tools/import", json={"name": "shop", "url": there.url("/long")})
     assert (refused.status_code, refused.json()["code"]) == (422, "response_too_large")
+
+
+async def test_a_schema_that_stands_inside_itself_is_written_out_once(client: httpx.AsyncClient) -> None:
+    tree = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Order"}}}
+    body = {"document": document(Order=tree), "base_url": "http://x.example", "include": ["put order"]}
+    [tool] = (await imported(client, **body))["tools"]
+    assert tool["parameters"]["properties"]["next"] == {"description": "another Order"}
+
+
+async def test_an_operation_that_is_gone_is_disabled_and_comes_back(client: httpx.AsyncClient) -> None:
+    body: dict[str, Any] = {"base_url": "http://x.example", "document": document()}
+    await imported(client, **body)
+    gone = body["document"]["paths"].pop("/orders")
+    await imported(client, **body)
+    tool = (await client.get("/tools/shop_list")).json()
+    assert (tool["enabled"], tool["disabled_reason"]) == (False, GONE)
+    body["document"]["paths"]["/orders"] = gone
+    # What is not wanted this time is not gone.
+    await imported(client, **body, include=["form"])
+    assert (await client.get("/tools/shop_put_order")).json()["enabled"] is True
+    await imported(client, **body)
+    assert (await client.get("/tools/shop_list")).json()["enabled"] is True
+
+
+async def test_a_document_by_url_is_read_again(client: httpx.AsyncClient, there: Service) -> None:
+    there.answers["/api"] = [(200, document())]
+    await imported(client, url=there.url("/api"))
+    changed = document()
+    changed["paths"]["/orders"]["get"]["summary"] = "List the orders"
+    there.answers["/api"] = [(200, changed)]
+    again = await client.post("/tool-sources/shop/read")
+    assert [tool["action"] for tool in again.json()["tools"]] == ["unchanged", "update", "unchanged"]
+    there.answers["/api"] = [(500, b"")]
+    assert (await client.post("/tool-sources/shop/read")).status_code == 422
+    source = (await client.get("/tool-sources/shop")).json()
+    assert (source["kind"], source["tools"], source["error"]) == ("openapi", 3, "url: the server answered 500")
+    await imported(client, document=document(), base_url="http://x.example")
+    assert (await client.post("/tool-sources/shop/read")).status_code == 409
+
+
+# --- a document of real size ----------------------------------------------------------------------------
+
+CREDENTIALS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "header": ({"kind": "api_key", "value": "key-secret-1", "key": "X-Key"}, "x-key", "****"),
+    "query": ({"kind": "api_key", "value": "key-secret-1", "in": "query", "key": "key"}, "?key", "****"),
+    "bearer": ({"kind": "bearer", "token": "key-secret-1"}, "authorization", "Bearer ****"),
+    "basic": ({"kind": "basic", "username": "me", "password": "key-secret-1"}, "authorization", "Basic ****"),
+}
+
+
+@pytest.mark.parametrize("kind", [*CREDENTIALS, "oauth2"])
+async def test_a_document_of_real_size_works_with_every_authentication(
+    client: httpx.AsyncClient, there: Service, kind: str
+) -> None:
+    grant = {"grant": "client_credentials", "client_id": "me", "client_secret": "client-secret-1"}
+    oauth = {"kind": "oauth2", "token_url": there.url("/token"), **grant}
+    credential, place, sent = CREDENTIALS.get(kind, (oauth, "authorization", "Bearer ****"))
+    await client.post("/credentials", json={"name": "c", **credential})
+    there.answers["/api"] = [(200, large())]
+    made = await imported(client, url=there.url("/api"), credential="c")
+    assert len(made["tools"]) == OPERATIONS
+    assert made["skipped"] == []
+    found = await called(
+        client, "shop_listThing7", ids=[1, 2], tags=["a", "b"], filter={"state": "new"}, sort=["x", "y"]
+    )
+    query = {"ids": ["1,2"], "tags": ["a", "b"], "filter[state]": ["new"], "sort": ["x|y"]}
+    assert {name: value for name, value in found["query"].items() if name != "key"} == query
+    seen = found["query"]["key"][0] if place.startswith("?") else found["headers"][place]
+    assert seen == sent
+    assert (await called(client, "shop_getThing7", id="a/b"))["path"] == "/v1/thing7/a%2Fb"
+    owner = {"kind": "company", "name": "Tea", "vat": "1"}
+    made = await called(client, "shop_createThing7", name="x", owner=owner, note=None, lines=[{"sku": "s", "count": 2}])
+    assert json.loads(made["body"]) == {"name": "x", "owner": owner, "note": None, "lines": [{"sku": "s", "count": 2}]}
+    wrong = await client.post(
+        "/tools/shop_createThing7/execute", json={"arguments": {"name": "x", "owner": {"kind": 1}}}
+    )
+    assert (wrong.status_code, wrong.json()["field"].partition(".")[0]) == (422, "owner")
+
+
+async def test_answers_are_held_to_the_document_only_where_that_is_asked_for(
+    client: httpx.AsyncClient, there: Service
+) -> None:
+    body = {"document": large(), "base_url": there.url("/v1"), "include": ["getThing1"]}
+    await imported(client, **body)
+    tool = (await client.get("/tools/shop_getThing1")).json()
+    assert tool["output_schema"]["required"] == ["id", "name"]
+    assert "path" in await called(client, "shop_getThing1", id="1")  # It answers something else than it declares.
+    await imported(client, **body, validate_responses=True)
+    answer = (await client.post("/tools/shop_getThing1/execute", json={"arguments": {"id": "1"}})).json()
+    assert "does not fit output_schema" in answer["error"]
+    there.answers["/v1/thing1/1"] = [(200, {"id": 1, "name": "x"})]
+    assert await called(client, "shop_getThing1", id="1") == {"id": 1, "name": "x"}
