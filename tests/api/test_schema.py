@@ -49,6 +49,8 @@ NOT_BY_CHANCE = (
     "/tools/execute",
     "/agents/import",
     "POST /artifacts",
+    "POST /documents]",
+    "PUT /documents",
     "/tools/import",
     "POST /tools]",
 )
@@ -152,6 +154,7 @@ class Live:
                 "/tools/register", {"name": f"t{number}", "description": "Shouts a text", "code": PYTHON}
             )["name"],
             "artifact_id": self.upload(),
+            "document_id": self.post("/documents", {"text": "A text to be found."})["id"],
             "memory_id": self.post("/memories", {"text": "Likes tea.", "user": "alice"})["id"],
             "ref": self.post("/credentials", {"name": f"c{number}", "kind": "bearer", "token": "a token for tests"})[
                 "name"

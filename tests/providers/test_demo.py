@@ -26,6 +26,7 @@ from app.providers.demo.intents import clauses, plan, zone_of
 from app.providers.demo.schedules import read_schedule
 from app.providers.demo.shapes import fill
 from app.providers.demo.turn import without_data
+from app.providers.demo.wholes import whole
 from app.settings import Settings
 
 MODEL = Providers(Settings.of()).model("demo")
@@ -370,11 +371,47 @@ async def test_documents_are_searched_and_cited() -> None:
         return {"query": query, "results": [{"citation": "Handbook, p. 3", "text": "Within 30 days."}] if query else []}
 
     agent = Agent(MODEL, tools=[search_documents, web_search])
-    for prompt in (
-        "What do our documents say about returns?",
-        "Search the documents for returns.",
-        "According to our documents, returns?",
-    ):
+    for prompt in ("What do our documents say about returns?", "Search the documents for returns."):
         result = await agent.run(prompt)
         assert calls(result) == [("search_documents", {"query": "returns"})], prompt
         assert result.output == f'The documents say about "returns": [Handbook, p. 3] Within 30 days.\n\n{LABEL}'
+
+
+@pytest.mark.parametrize(
+    ("text", "tool", "arguments"),
+    [
+        (
+            "Draw a pie chart called Drinks: Tea 3, Coffee 5.5 and Mate = 2",
+            "create_chart",
+            {"chart_type": "pie", "data": {"Tea": 3, "Coffee": 5.5, "Mate": 2}, "title": "Drinks"},
+        ),
+        (
+            "Plot a chart of Mon: 1, Tue: -2",
+            "create_chart",
+            {"chart_type": "bar", "data": {"Mon": 1, "Tue": -2}, "title": ""},
+        ),
+        (
+            "Run `select count(*) from orders where a = 1, 2`",
+            "query_database",
+            {"query": "select count(*) from orders where a = 1, 2"},
+        ),
+        ("Which tables are in the database?", "describe_database", {}),
+        (
+            "Summarize in 80 characters: One. Two, and three.",
+            "summarizer",
+            {"text": "One. Two, and three.", "max_length": 80},
+        ),
+    ],
+)
+def test_a_whole_prompt_can_be_one_wish(text: str, tool: str, arguments: dict[str, Any]) -> None:
+    offered: Any = dict.fromkeys([tool])
+    [call] = plan(text, offered)
+    assert (call.tool, call.arguments) == (tool, arguments)
+    assert plan(text.replace("database", "shop"), {}) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["Select a colour", "Draw a chart", "Show me the plot of the film", "Summarise it", "I chose from two"]
+)
+def test_other_prompts_ask_for_none_of_these(text: str) -> None:
+    assert whole(text, ["create_chart", "query_database", "summarizer", "describe_database"]) is None

@@ -11,6 +11,7 @@ from app.providers.demo.memories import REMEMBER, remembered
 from app.providers.demo.memories import TOOLS as MEMORY_TOOLS
 from app.providers.demo.schedules import read_schedule
 from app.providers.demo.turn import Call
+from app.providers.demo.wholes import whole
 
 Tools = Mapping[str, ToolDefinition]
 
@@ -64,8 +65,7 @@ _SEARCH = re.compile(
 )
 _IN_DOCUMENTS = re.compile(
     r"\b(?:documents?|docs|knowledge base|files)\b[^?]{0,40}?\b(?:say|says|tell us|know|state)\b"
-    r"(?:\s+(?:about|on|of))?\s+(?P<query>[^?]+)|"
-    r"\baccording to (?:the|our|my) (?:documents?|docs|knowledge base|files)\b[\s,:]*(?P<asked>\S.*)",
+    r"(?:\s+(?:about|on|of))?\s+(?P<query>[^?]+)",
     re.IGNORECASE,
 )
 _NOTIFY = re.compile(
@@ -98,6 +98,8 @@ def plan(text: str, tools: Tools) -> list[Call]:
     """The calls a prompt asks for; a wish to be told comes last, when there is something to tell."""
     if scheduled := _schedule(text, tools):
         return [scheduled]
+    if asked := whole(text, tools):
+        return [asked]
     calls: list[Call] = []
     for clause in clauses(text):
         calls += [call for call in _calls(clause, tools) if call not in calls]
@@ -178,7 +180,7 @@ def _fetch(clause: str, tools: Tools) -> Iterator[Call]:
 def _documents(clause: str, tools: Tools) -> Iterator[Call]:
     match = _IN_DOCUMENTS.search(clause) if "search_documents" in tools else None
     if match:
-        yield Call("search_documents", {"query": (match["query"] or match["asked"]).strip(" .?!\"'")})
+        yield Call("search_documents", {"query": match["query"].strip(" .?!\"'")})
 
 
 def _search(clause: str, tools: Tools) -> Iterator[Call]:
