@@ -10,6 +10,7 @@ import structlog
 
 from app.errors import (
     BreakerOpen,
+    CredentialUnreadable,
     DatabaseUnavailable,
     DeadlineExceeded,
     LeaseLost,
@@ -26,7 +27,16 @@ from app.executor.speech import Speaking, Speech
 from app.executor.toolbox import Doors, Toolbox, tools_of
 from app.providers import circuits, default_model, missing_key
 from app.queue import LANE
-from app.runs import Claim, Fenced, cancel_reason, patiently, release, retry_later, wait_for_provider
+from app.runs import (
+    Claim,
+    Fenced,
+    cancel_reason,
+    patiently,
+    release,
+    retry_later,
+    wait_for_credential,
+    wait_for_provider,
+)
 from app.settle import Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
@@ -139,6 +149,7 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
         effects.schedule,
         effects.keep,
         effects.memories,
+        effects.documents,
     )
     toolbox = Toolbox(tools, loaded, doors, recorder)
     speech = Speech(engine.bus, loaded, recorder)
@@ -236,6 +247,9 @@ async def _failed(engine: "Engine", execution: Execution, error: Exception) -> N
         if cast and isinstance(known, BreakerOpen):
             await _wait_for_provider(engine, cast)
             return
+        if cast and isinstance(known, CredentialUnreadable):
+            await _wait_for_credential(engine, cast, known)
+            return
         if cast and known.retryable and cast.loaded.attempt < _max_attempts(cast.loaded):
             delay = retry_delay(cast.loaded, known)
             who, told = cast.recorder.fenced, error_of(known)
@@ -258,6 +272,15 @@ async def _wait_for_provider(engine: "Engine", cast: Cast) -> None:
     again = "its model provider answers again"
     engine.bus.publish(await patiently(lambda: release(engine.database, who, reason=again)))
     engine.bell.ring(LANE)
+
+
+async def _wait_for_credential(engine: "Engine", cast: Cast, error: CredentialUnreadable) -> None:
+    """Back to the queue until somebody has put the key right; it costs no attempt."""
+    who, told = cast.recorder.fenced, error_of(error)
+    delay = error.retry_after or RETRY_MAX_SECONDS
+    engine.bus.publish(
+        await patiently(lambda: wait_for_credential(engine.database, who, error=told, delay_seconds=delay))
+    )
 
 
 def _unexpected(error: Exception, known: ParleyError) -> Exception | None:

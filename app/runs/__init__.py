@@ -17,6 +17,7 @@ from app.runs.moves import (
     retry_later,
     still_overdue,
     stranded,
+    wait_for_credential,
     wish_cancel,
 )
 from app.runs.park import answered, park
@@ -72,6 +73,7 @@ __all__ = [
     "still_overdue",
     "stranded",
     "tend",
+    "wait_for_credential",
     "wait_for_provider",
     "why_new",
     "wish_cancel",

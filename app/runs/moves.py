@@ -52,6 +52,17 @@ async def release(database: Database, who: Fenced, *, reason: str) -> list[Store
     return await requeue(database, who, EventType.RUN_QUEUED, {"reason": reason})
 
 
+async def wait_for_credential(
+    database: Database, who: Fenced, *, error: Json, delay_seconds: float
+) -> list[StoredEvent]:
+    """Give a run back to the queue until a credential can be read again; costs no attempt.
+
+    Answers no event when the run was not ours any more.
+    """
+    payload = {"reason": error["message"]}
+    return await requeue(database, who, EventType.RUN_QUEUED, payload, delay=delay_seconds, error=error)
+
+
 async def requeue(
     database: Database,
     who: Fenced,

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app.db import Database, Row
+from app.errors import CredentialUnreadable
 from app.messages import Json
 from app.runs.holds import OF_RUN, TOLD
 
@@ -72,6 +73,7 @@ class Standing:
     hold: Json | None
     limit: tuple[str, int, int] | None
     breaker: Json | None
+    credential: str | None
     cancel_requested: bool
 
 
@@ -95,6 +97,8 @@ def reason_of(standing: Standing) -> str | None:
         return "limit {1} of {2} of {0}".format(*standing.limit)
     if standing.breaker:
         return failing(standing.breaker)
+    if standing.later and standing.credential:
+        return f"{standing.credential}; next try {_time(standing.run_at)}"
     if standing.later:
         what = "next retry" if standing.attempt > 1 else "starts"
         return f"{what} {_time(standing.run_at)}"
@@ -119,6 +123,12 @@ def _held(hold: Json) -> str:
     return f"{words}{by}: {hold['reason']}" if hold["reason"] else f"{words}{by}"
 
 
+def _credential(row: Row) -> str | None:
+    """What is said of the credential that the run last found unreadable, if that is what stopped it."""
+    error = row["error"] if row["state"] == "queued" else None
+    return error["message"] if error and error["code"] == CredentialUnreadable.code else None
+
+
 def _limit(row: Row) -> tuple[str, int, int] | None:
     """The run's concurrency key, how many of it run, and how many may."""
     if row["running_of_key"] is None or row["concurrency_limit"] is None:
@@ -140,6 +150,7 @@ def standing_of(row: Row) -> Standing:
         hold=row["hold"],
         limit=_limit(row),
         breaker=row["breaker"],
+        credential=_credential(row),
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 
@@ -159,6 +170,7 @@ def why_new(run_at: datetime | None, now: datetime, hold: Json | None, *, worker
         hold=hold,
         limit=None,
         breaker=None,
+        credential=None,
         cancel_requested=False,
     )
     return _why(standing)
@@ -182,8 +194,8 @@ async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, Why]:
 
 def _why(standing: Standing) -> Why:
     kinds = {each.split(" ")[0] for each in standing.asked} if standing.state == "waiting" else set[str]()
-    provider = {"provider"} if standing.breaker else set[str]()
-    return Why(reason_of(standing), tuple(sorted({WAITING_FOR[kind] for kind in kinds} | provider)))
+    outside = {"provider"} if standing.breaker else {"credential"} if standing.credential else set[str]()
+    return Why(reason_of(standing), tuple(sorted({WAITING_FOR[kind] for kind in kinds} | outside)))
 
 
 LAST_EVENT = "select seq, type, at from events where run_id = $1 order by seq desc limit 1"
@@ -235,6 +247,11 @@ def _next_action(row: Row, standing: Standing) -> Json:
         return {
             "what": "Wait for the provider, or give the agent fallback models.",
             "command": f"parley runs tail {run}",
+        }
+    if standing.state == "queued" and standing.credential:
+        return {
+            "what": "Put the encryption keys right, or store the credential anew.",
+            "command": "parley encryption check",
         }
     if standing.state == "queued" and not standing.ready:
         return {"what": "Wait, or cancel the runs before it.", "command": f"parley runs cancel {run}"}

@@ -1,6 +1,7 @@
 """HTTP tools in the hands of agents."""
 
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from app.credentials import Box, rows
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL
 from app.executor import Engine
 from app.models import new_id
+from app.runs import reasons
 from app.settings import Settings
 from app.tools import registered
 from app.tools.http import define_http
@@ -59,4 +61,8 @@ async def test_a_run_waits_for_an_unreadable_credential_and_begins_no_call(
         row = await world.until(run, lambda row: row["state"] == "queued")
         assert there.asked == []
     assert "the credential c is unreadable" in str(await world.events(conversation))
-    assert (row["attempt"], [call["state"] for call in await world.calls(conversation)]) == (2, [begun])
+    assert (row["attempt"], [call["state"] for call in await world.calls(conversation)]) == (1, [begun])
+    why = (await reasons(world.database, [run]))[run]
+    assert why.reason is not None
+    assert re.match(r"the credential c is unreadable: .*; next try 20.*UTC", why.reason)
+    assert why.waiting_for == ("credential",)
