@@ -6,11 +6,13 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from pydantic_ai.messages import ModelResponse, ToolCallPart
 
 from app.db import Database
 from app.models import new_id
 from app.settings import Settings
 from tests.api.conftest import ADMIN_KEY, bearer, serve
+from tests.engine import in_turn, scripted
 
 CSV = b"city,people\nParis,2102650\n"
 UNKNOWN = "00000000-0000-7000-8000-00000000dead"
@@ -184,3 +186,29 @@ async def test_a_deleted_file_is_gone(client: httpx.AsyncClient, database: Datab
     assert await database.fetchval("select count(*) from artifacts") == 0
     actions = [row["action"] for row in await database.fetch("select action from audit")]
     assert "artifact.delete" in actions
+
+
+async def test_an_answer_to_a_question_takes_no_files(client: httpx.AsyncClient) -> None:
+    asks = in_turn(ModelResponse(parts=[ToolCallPart("ask_person", {"question": "Which?"})]))
+    made = await client.post("/agents", json={"name": "asks", "model": scripted("asks", asks), "tools": ["ask_person"]})
+    assert made.status_code == 201, made.text
+    waiting = (await client.post("/runs", json={"agent": "asks", "message": "Ask me."})).json()
+    assert waiting["state"] == "waiting"
+    path = f"/conversations/{waiting['conversation_id']}/messages"
+    file = await upload(client)
+    refused = await client.post(path, json={"message": "This one", "attachments": [file["artifact_id"]]})
+    assert (refused.status_code, refused.json()["field"]) == (422, "attachments")
+    assert (await client.get(f"/runs/{waiting['run_id']}")).json()["state"] == "waiting"
+
+
+async def test_a_webhook_call_starts_a_run_with_the_files_of_its_task(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    file = await upload(client)
+    body = {"task_type": "triggered", "prompt": "Look.", "trigger_config": {}, "attachments": [file["artifact_id"]]}
+    task = (await client.post("/tasks", json=body)).json()
+    called = await client.post(f"/tasks/webhooks/{task['id']}", json={"a": 1})
+    assert called.status_code == 202, called.text
+    [row] = await database.fetch("select body::text as text from inputs")
+    assert file["artifact_id"] in row["text"]
+    assert "webhook_payload" in row["text"]

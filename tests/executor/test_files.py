@@ -7,6 +7,7 @@ import re
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from pydantic_ai import models
 from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
@@ -14,6 +15,7 @@ from pydantic_ai.models.function import AgentInfo
 from pydantic_ai.profiles import ModelProfile
 
 from app.artifacts import NewArtifact, insert
+from app.conversations import Turn, reply
 from app.db import DEFAULT_WORKSPACE
 from app.executor import Engine
 from app.executor.files import GONE, LEFT_OUT, MAX_TEXT, OPAQUE, decoded, media_type_of, takes
@@ -248,3 +250,22 @@ class TestOnTheWire:
 
 def test_requests_are_what_is_looked_at() -> None:
     assert shown(ModelRequest(parts=[UserPromptPart("a")])) == ["a"]
+
+
+async def test_nobody_deletes_a_file_before_the_message_that_names_it_is_there(world: World, reader: Reader) -> None:
+    del reader
+    file = await kept(world, "a.txt", b"alpha")
+    conversation = await world.conversation(agent="reader")
+    async with world.database.engine_tx() as connection:
+        turn = Turn("Read.", attachments=[file])
+        await reply(connection, world.settings, DEFAULT_WORKSPACE, conversation, turn)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await delete(world, file)
+    assert await delete(world, file) == "DELETE 1"
+
+
+async def delete(world: World, file: UUID) -> str:
+    """Delete a file, or give up soon when it is held."""
+    async with world.database.engine_tx() as connection:
+        await connection.execute("set local lock_timeout = '50ms'")
+        return await connection.execute("delete from artifacts where id = $1", file)
