@@ -1,0 +1,123 @@
+"""What a search over many chunks takes: by words, by vectors, by both, in one interleaved run.
+
+    python -m benchmarks.documents [CHUNKS] [SEARCHES]
+
+The chunks are made of words that are as frequent as in a language (Zipf), the vectors are those of the local model. PostgreSQL
+is started for it in a folder of its own. A search by vectors includes making the query's vector.
+"""
+
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from app.db import DEFAULT_WORKSPACE, Database
+from app.embedded import Servers
+from app.knowledge import documents
+from app.knowledge.documents import NewDocument
+from app.knowledge.embedding import Embedder
+from app.knowledge.indexing import Indexer
+from app.knowledge.reading import PLAIN, Reading
+from app.knowledge.search import BY_TEXT, BY_VECTOR, CANDIDATES, search
+from app.models import new_id
+from app.providers import Providers
+from app.settings import Settings
+from benchmarks import machine
+from tests.databases import migrate
+
+CHUNKS, SEARCHES = 10_000, 200
+PER_DOCUMENT = 100
+WORDS = 20_000
+WORDS_PER_CHUNK = 180
+WARM_UP = 5
+
+
+def vocabulary(dice: random.Random) -> list[str]:
+    sounds = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
+    return sorted(
+        {"".join(dice.choices(sounds, k=dice.randint(2, 4))) for _ in range(WORDS)}, key=lambda _: dice.random()
+    )
+
+
+async def fill(database: Database, embedder: Embedder, chunks: int, dice: random.Random) -> list[str]:
+    words = vocabulary(dice)
+    weights = [1 / rank for rank in range(1, len(words) + 1)]
+    for number in range(chunks // PER_DOCUMENT):
+        paragraphs = (" ".join(dice.choices(words, weights, k=WORDS_PER_CHUNK)) for _ in range(PER_DOCUMENT))
+        text = "\n\n".join(paragraphs)
+        new = NewDocument(new_id(), DEFAULT_WORKSPACE, f"Document {number}", Reading(text, PLAIN), len(text))
+        rows = await documents.cut(new)
+        async with database.engine_tx() as connection:
+            await documents.add(connection, new, rows)
+    indexer = Indexer(database, embedder)
+    while await indexer.index_due():
+        pass
+    await database.execute("vacuum analyze chunks")
+    await database.execute("vacuum analyze embeddings")
+    return words
+
+
+async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
+    began = time.perf_counter()
+    await work()
+    return (time.perf_counter() - began) * 1000
+
+
+async def measure(chunks: int, searches: int) -> None:
+    dice = random.Random(1)
+    with tempfile.TemporaryDirectory(prefix="parley-bench-", ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        home.chmod(0o711)  # the servers' account passes through when we are root
+        with Servers(home) as servers:
+            assert servers.postgres
+            dsn = servers.postgres.dsn
+            await asyncio.to_thread(migrate, dsn)
+            settings = Settings.of(database_url=dsn, parley_home=home)
+            database = await Database.open(settings)
+            try:
+                await database.execute("insert into workspaces (id, name) values ($1, 'default')", DEFAULT_WORKSPACE)
+                await compare(database, Embedder(settings, Providers(settings)), chunks, searches, dice)
+            finally:
+                await database.close()
+
+
+async def compare(database: Database, embedder: Embedder, chunks: int, searches: int, dice: random.Random) -> None:
+    took = await milliseconds(lambda: _filled(database, embedder, chunks, dice))
+    there = await database.fetchval("select count(*) from chunks")
+    print(f"{there} chunks with vectors of {embedder.model}, made in {took / 1000:.0f} s; load {machine.load()}")
+    words = vocabulary(random.Random(1))
+    times: dict[str, list[float]] = {"text": [], "vector": [], "hybrid": []}
+    for number in range(searches + WARM_UP):
+        query = " ".join(dice.choices(words[10:5_000], k=4))
+        for kind, work in kinds(database, embedder, query).items():
+            took = await milliseconds(work)
+            if number >= WARM_UP:
+                times[kind].append(took)
+    for kind, values in times.items():
+        p99 = statistics.quantiles(values, n=100)[98]
+        print(f"{kind}: p50 {statistics.median(values):.1f} ms, p99 {p99:.1f} ms")
+
+
+async def _filled(database: Database, embedder: Embedder, chunks: int, dice: random.Random) -> None:
+    await fill(database, embedder, chunks, dice)
+
+
+def kinds(database: Database, embedder: Embedder, query: str) -> dict[str, Callable[[], Awaitable[object]]]:
+    async def by_vector() -> None:
+        [vector] = await embedder.vectors([query], "query")
+        await database.fetch(BY_VECTOR, DEFAULT_WORKSPACE, vector, embedder.model, len(vector), None, CANDIDATES)
+
+    return {
+        "text": lambda: database.fetch(BY_TEXT, DEFAULT_WORKSPACE, query, None, CANDIDATES),
+        "vector": by_vector,
+        "hybrid": lambda: search(database, embedder, DEFAULT_WORKSPACE, query),
+    }
+
+
+if __name__ == "__main__":
+    given = [int(each) for each in sys.argv[1:3]]
+    asyncio.run(measure(*(given + [CHUNKS, SEARCHES][len(given) :])))
