@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import audit
 from app.api.access import Caller, may
@@ -14,6 +14,7 @@ from app.api.pages import Page, PageOf, paged
 from app.api.shapes import Body
 from app.api.strict import resource
 from app.credentials import rows
+from app.credentials.needs import needs
 from app.models import Credential, new_id
 
 router = resource("credentials")
@@ -65,6 +66,15 @@ class CredentialPatch(Fields):
     name: str | None = Field(default=None, pattern=NAME, description="A new name.")
 
 
+class NeedsOut(BaseModel):
+    """Who needs a credential."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    tools: list[str] = Field(description="Tools that name it.", examples=[["forecast"]])
+    agents: list[str] = Field(description="Agents that have one of those tools.", examples=[["assistant"]])
+
+
 class CredentialOut(BaseModel):
     """A credential; of its secrets the last four characters."""
 
@@ -73,6 +83,7 @@ class CredentialOut(BaseModel):
     kind: Kind = Field(examples=["api_key"])
     state: Literal["readable", "unreadable"] = Field(description="Whether the encryption keys open it.")
     reason: str | None = Field(description="Why it is unreadable.")
+    needed_by: NeedsOut | None = Field(default=None, description="Whose calls wait while it is unreadable.")
     value: str | None = Field(default=None, examples=["****cdef"])
     place: str | None = Field(default=None, alias="in")
     key: str | None = None
@@ -107,7 +118,17 @@ async def list_credentials(caller: Reads, page: Annotated[PageOf, paged("credent
     """Credentials, newest first; secrets are masked."""
     async with caller.transaction() as session:
         found = await rows.page(session, caller.workspace_id, after=page.after, limit=page.fetch)
-    return page.cut(found, lambda row: show(row, caller))
+    shown = page.cut(found, lambda row: show(row, caller))
+    await _tell_needs(shown.items, caller)
+    return shown
+
+
+async def _tell_needs(credentials: list[CredentialOut], caller: Caller) -> None:
+    """Add to unreadable credentials who needs them."""
+    shut = [each for each in credentials if each.state == "unreadable"]
+    found = await needs(caller.database, caller.workspace_id, [each.name for each in shut])
+    for each in shut:
+        each.needed_by = NeedsOut.model_validate(found[each.name])
 
 
 @router.post("/credentials", status_code=201, summary="Keep a credential")
@@ -128,7 +149,9 @@ async def create_credential(body: CredentialBody, caller: Writes, key: Idempoten
 async def get_credential(ref: str, caller: Reads) -> CredentialOut:
     """One credential, by id or name."""
     async with caller.transaction() as session:
-        return show(await rows.get(session, caller.workspace_id, ref), caller)
+        shown = show(await rows.get(session, caller.workspace_id, ref), caller)
+    await _tell_needs([shown], caller)
+    return shown
 
 
 @router.patch("/credentials/{ref}", summary="Change a credential")

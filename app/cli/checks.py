@@ -9,6 +9,7 @@ import aiosmtplib
 
 from app.cli.processes import alembic_config, newest_schema
 from app.credentials import Box
+from app.credentials.needs import unreadable_everywhere
 from app.db import TENANT_ROLE, Database
 from app.embedded import running
 from app.embedded.carriers import find_postgres, find_valkey
@@ -86,7 +87,7 @@ async def _database(settings: Settings) -> list[Check]:
     try:
         version = await database.fetchval("select current_setting('server_version')")
         found = [Check("database", "ok", f"PostgreSQL {version}"), await _schema(database), _role_net(database)]
-        return [*found, await _vectors(database, settings)]
+        return [*found, await _vectors(database, settings), *await _credentials(database, settings)]
     finally:
         await database.close()
 
@@ -111,6 +112,22 @@ async def _vectors(database: Database, settings: Settings) -> Check:
         )
         return Check("document vectors", "warning", f"off: {said}")
     return Check("document vectors", "warning", "off: the server has no pgvector; documents are found by words alone")
+
+
+async def _credentials(database: Database, settings: Settings) -> list[Check]:
+    """Credentials that the keys do not open, with whose calls wait for them."""
+    if not await database.fetchval("select to_regclass('public.credentials') is not null"):
+        return []
+    shut = await unreadable_everywhere(database, Box.from_settings(settings))
+    return [
+        Check(
+            "credentials",
+            "broken" if need.tools else "warning",
+            f"{name} is unreadable: set its key in PARLEY_ENCRYPTION_KEYS, or keep its secret anew; needed by "
+            f"the tools {', '.join(need.tools) or 'none'} and the agents {', '.join(need.agents) or 'none'}",
+        )
+        for name, need in shut
+    ] or [Check("credentials", "ok", "all are readable")]
 
 
 def _role_net(database: Database) -> Check:

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from app.cli.checks import run_checks
 from app.credentials import Box
 from app.credentials.rotation import check, keep_canaries, rotate
 from app.db import Database
@@ -115,6 +116,33 @@ async def test_without_its_key_a_credential_is_unreadable_and_everything_else_wo
         assert (await other.get("/readyz")).status_code == 200
         anew = await other.patch("/credentials/b", json={"token": "a-new-secret-wxyz"})
         assert anew.json()["state"] == "readable"
+
+
+async def test_an_unreadable_credential_tells_who_needs_it(
+    client: httpx.AsyncClient, settings: Settings, database: Database
+) -> None:
+    await client.post("/credentials", json=BEARER)
+    await client.post("/credentials", json=BEARER | {"name": "idle"})
+    forecast = {"kind": "http", "name": "forecast", "description": "The weather", "url": "https://x.example/w"}
+    assert (await client.post("/tools", json=forecast | {"credential": "b"})).status_code == 201
+    for name in ("sailor", "farmer"):
+        await client.post("/agents", json={"name": name, "tools": ["forecast"]})
+    assert (await client.get("/credentials/b")).json()["needed_by"] is None
+    needed = {"tools": ["forecast"], "agents": ["farmer", "sailor"]}
+    other_keys = with_keys(settings, "k2")
+    async with serve(other_keys) as other:
+        assert (await other.get("/credentials/b")).json()["needed_by"] == needed
+        listed = (await other.get("/credentials")).json()["items"]
+        assert {each["name"]: each["needed_by"] for each in listed} == {
+            "b": needed,
+            "idle": {"tools": [], "agents": []},
+        }
+    checks = {check.detail.split()[0]: check for check in await run_checks(other_keys) if check.name == "credentials"}
+    assert (checks["b"].state, checks["idle"].state) == ("broken", "warning")
+    assert "forecast" in checks["b"].detail
+    assert "farmer, sailor" in checks["b"].detail
+    (fine,) = [check for check in await run_checks(settings) if check.name == "credentials"]
+    assert fine.state == "ok"
 
 
 async def test_a_canary_tells_a_wrong_key(client: httpx.AsyncClient, settings: Settings, database: Database) -> None:
