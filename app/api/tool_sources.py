@@ -59,35 +59,35 @@ async def list_sources(caller: Reads, page: Annotated[PageOf, paged("tool-source
     return page.cut(shown, lambda source: source, key=lambda source: source.name)
 
 
-@router.get("/tool-sources/{name}", summary="Show a tool source")
-async def get_source(name: str, caller: Reads) -> SourceOut:
+@router.get("/tool-sources/{source}", summary="Show a tool source")
+async def get_source(source: str, caller: Reads) -> SourceOut:
     """An MCP server or an OpenAPI document."""
     async with caller.transaction() as session:
-        return await _show(session, await rows.get(session, caller.workspace_id, name))
+        return await _show(session, await rows.get(session, caller.workspace_id, source))
 
 
-@router.post("/tool-sources/{name}/read", summary="Read a tool source again")
-async def read_source(name: str, caller: Writes, key: Idempotent) -> ImportOut:
+@router.post("/tool-sources/{source}/read", summary="Read a tool source again")
+async def read_source(source: str, caller: Writes, key: Idempotent) -> ImportOut:
     """What changed is a new version of its tool; what is gone is disabled, and enabled again when it is back."""
     async with caller.transaction() as session:
-        source = await rows.get(session, caller.workspace_id, name)
+        found = await rows.get(session, caller.workspace_id, source)
+    if found.kind != "mcp" and found.spec.get("url") is None:
+        raise Conflict(f"the document of {source} was uploaded: import it again")
     try:
-        if source.kind == "mcp":
-            return await _read_mcp(name, McpSource.model_validate(source.spec), caller, key)
-        if source.spec.get("url") is None:
-            raise Conflict(f"the document of {name} was uploaded: import it again")
-        return await take_in(ImportBody(name=name, **source.spec), caller, key)
+        if found.kind == "mcp":
+            return await _read_mcp(source, McpSource.model_validate(found.spec), caller, key)
+        return await take_in(ImportBody(name=source, **found.spec), caller, key)
     except ParleyError as error:
-        await rows.failed(caller.database, caller.workspace_id, name, error.detail)
+        await rows.failed(caller.database, caller.workspace_id, source, error.detail)
         raise
 
 
-@router.delete("/tool-sources/{name}", status_code=204, summary="Delete a tool source")
-async def delete_source(name: str, caller: Writes) -> None:
+@router.delete("/tool-sources/{source}", status_code=204, summary="Delete a tool source")
+async def delete_source(source: str, caller: Writes) -> None:
     """Its tools go with it."""
     async with caller.transaction() as session:
-        await rows.delete(session, caller.workspace_id, name)
-        audit.record(session, caller.entry("tool_source.delete", "tool_source", name))
+        await rows.delete(session, caller.workspace_id, source)
+        audit.record(session, caller.entry("tool_source.delete", "tool_source", source))
 
 
 async def connect(body: ToolBody, caller: Caller, key: IdempotencyKey) -> ImportOut:

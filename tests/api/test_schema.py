@@ -52,8 +52,14 @@ NOT_BY_CHANCE = (
     "POST /documents]",
     "PUT /documents",
     "/tools/import",
+    "/tool-sources/{source}/read",
     "POST /tools]",
 )
+OPENAPI = {
+    "openapi": "3.1.0",
+    "servers": [{"url": "https://shop.example"}],
+    "paths": {"/things": {"get": {"operationId": "list"}}},
+}
 PYTHON = "async def shout(text: str) -> str:\n    return text.upper()"
 
 config = SchemathesisConfig.from_dict(
@@ -154,6 +160,7 @@ class Live:
                 "/tools/register", {"name": f"t{number}", "description": "Shouts a text", "code": PYTHON}
             )["name"],
             "artifact_id": self.upload(),
+            "source": self.post("/tools/import", {"name": f"s{number}", "document": OPENAPI})["name"],
             "document_id": self.post("/documents", {"text": "A text to be found."})["id"],
             "memory_id": self.post("/memories", {"text": "Likes tea.", "user": "alice"})["id"],
             "ref": self.post("/credentials", {"name": f"c{number}", "kind": "bearer", "token": "a token for tests"})[
