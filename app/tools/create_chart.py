@@ -28,7 +28,7 @@ DECIMAL = re.compile(r"[+-]?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?")  # how qu
 NAMES = {
     "x": ("x", "labels", "categories"),
     "series": ("series", "datasets"),
-    "values": ("values", "data", "value"),
+    "values": ("values", "data"),
     "y": ("y",),
     "x_label": ("x_label",),
     "y_label": ("y_label",),
@@ -46,7 +46,7 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "x": {
             "type": "array",
-            "items": {"type": ["number", "string"]},
+            "items": {},
             "description": "Labels; for line and scatter also numbers or ISO dates. 1, 2, 3 ... when left out.",
         },
         "series": {
@@ -55,19 +55,17 @@ SCHEMA: dict[str, Any] = {
                 "type": "object",
                 "properties": {
                     "name": {"type": "string"},
-                    "values": {"type": "array", "items": {"type": ["number", "null"]}},
-                    "x": {"type": "array", "items": {"type": ["number", "string"]}},
+                    "values": {"type": "array", "items": {}, "description": "Numbers, or null."},
+                    "x": {"type": "array", "items": {}},
                 },
-                "required": ["values"],
             },
             "description": "Each with one value for each x; null is a gap. A scatter's series may have an x of its own.",
         },
         "values": {"type": "array", "items": {}, "description": "Of a pie, or the rows of a heat map."},
-        "y": {"type": "array", "items": {"type": ["number", "string"]}, "description": "A heat map's rows by name."},
+        "y": {"type": "array", "items": {}, "description": "A heat map's rows by name."},
         "x_label": {"type": "string"},
         "y_label": {"type": "string"},
     },
-    "additionalProperties": {"type": "number"},
 }
 
 
@@ -109,27 +107,12 @@ def read_chart(kind: str, data: Any) -> dict[str, Any]:
 
 
 def _as_object(data: Any) -> dict[str, Any]:
-    """The short forms in full: label to number, a list of numbers, of pairs, or of objects with a label and a value."""
-    if isinstance(data, Mapping):
-        given = dict(cast(Mapping[str, Any], data))
-        known = {name for names in NAMES.values() for name in names}
-        return given if not given or known & given.keys() else {"x": list(given), "values": list(given.values())}
-    if not isinstance(data, list) or not data:
+    """The short form, label to number, in full."""
+    if not isinstance(data, Mapping):
         _refuse("data", "must be an object with x and series, such as the description shows")
-    items = cast(list[Any], data)
-    if all(isinstance(item, Mapping) for item in items):
-        return {"x": [_first(item, "x", "label", "name") for item in items],
-                "values": [_first(item, "y", "value", "values") for item in items]}  # fmt: skip
-    if all(isinstance(item, list) and len(cast(list[Any], item)) == 2 for item in items):
-        return {"x": [item[0] for item in items], "values": [item[1] for item in items]}
-    return {"values": items}
-
-
-def _first(item: Mapping[str, Any], *names: str) -> Any:
-    found = [item[name] for name in names if name in item]
-    if not found:
-        _refuse("data", f"each object of the list needs {names[0]} and a number, such as {{'x': 'Mon', 'y': 3}}")
-    return found[0]
+    given = dict(cast(Mapping[str, Any], data))
+    known = {name for names in NAMES.values() for name in names}
+    return given if not given or known & given.keys() else {"x": list(given), "values": list(given.values())}
 
 
 def _renamed(given: Mapping[str, Any], names: Mapping[str, tuple[str, ...]], where: str) -> dict[str, Any]:

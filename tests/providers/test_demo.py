@@ -162,6 +162,24 @@ async def test_several_tools_in_a_row_and_the_news_at_the_end() -> None:
     assert LABEL in told["text"]
 
 
+async def test_who_is_asked_about_a_result_is_told_it() -> None:
+    prompt = "First compute 2+2 with the calculator, then ask the chatbot to explain the result in one sentence."
+    query = "explain the result in one sentence: 2+2 = 4"
+    assert calls(await ask(prompt)) == [("calculator", {"expression": "2+2"}), ("chatbot", {"query": query})]
+
+
+@pytest.mark.parametrize(
+    ("calculation", "sentence"),
+    [
+        ("23*19 = 437", "23 times 19 is 437: 19 lots of 23 make 437."),
+        ("7 - 2 = 5", "7 minus 2 is 5: taking 2 away from 7 leaves 5."),
+    ],
+)
+async def test_a_calculation_is_explained_in_one_sentence(calculation: str, sentence: str) -> None:
+    said = await ask(f"explain the result in one sentence: {calculation}", tools=[])
+    assert said.output == f"{sentence}\n\n{LABEL}"
+
+
 async def test_tools_that_are_not_offered_are_not_called() -> None:
     result = await ask("what is 2+2?", tools=[reverse_string])
     assert calls(result) == []
