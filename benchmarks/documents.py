@@ -15,6 +15,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from alembic import command
+
+from app.cli.processes import alembic_config
 from app.db import DEFAULT_WORKSPACE, Database
 from app.embedded import Servers
 from app.knowledge import documents
@@ -27,7 +30,6 @@ from app.models import new_id
 from app.providers import Providers
 from app.settings import Settings
 from benchmarks import machine
-from tests.databases import migrate
 
 CHUNKS, SEARCHES = 10_000, 200
 PER_DOCUMENT = 100
@@ -75,7 +77,7 @@ async def measure(chunks: int, searches: int) -> None:
         with Servers(home) as servers:
             assert servers.postgres
             dsn = servers.postgres.dsn
-            await asyncio.to_thread(migrate, dsn)
+            await asyncio.to_thread(command.upgrade, alembic_config(dsn), "head")
             settings = Settings.of(database_url=dsn, parley_home=home)
             database = await Database.open(settings)
             try:

@@ -51,7 +51,7 @@ REPORTING = (
 
 @dataclass
 class Source:
-    """A page that came up: found by a search, or really fetched."""
+    """A page or document that came up: found by a search, or really read."""
 
     number: int
     url: str
@@ -82,6 +82,10 @@ class Sources:
             pages: list[Json] = result.get("results") or []
             for found in pages:
                 self._add(found["url"], found.get("title") or found["url"], fetched=False)
+        elif tool == "search_documents":
+            passages: list[Json] = result.get("results") or []
+            for found in passages:
+                self._add(found["source"] or f"/documents/{found['document_id']}", found["title"], fetched=True)
 
     def _add(self, url: str, title: str, *, fetched: bool) -> None:
         source = self.by_url.setdefault(url, Source(len(self.by_url) + 1, url, clean_text(title, 300), fetched))

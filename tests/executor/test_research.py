@@ -2,7 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolReturnPart
 
 from app.executor import Engine
 from app.executor.research import Source, Sources, checked, with_sources
@@ -142,3 +142,17 @@ def test_the_list_of_sources_is_added_once() -> None:
     assert report.endswith("- [1] A - https://a.example/")
     assert with_sources(report, sources) == report
     assert with_sources("Text.", Sources()) == "Text."
+
+
+def test_a_document_that_was_read_is_a_source() -> None:
+    """Each document is one source, named by where it comes from, else by its place in the API."""
+    passages = [
+        {"document_id": "d1", "title": "Handbook", "source": None},
+        {"document_id": "d1", "title": "Handbook", "source": None},
+        {"document_id": "d2", "title": "Prices", "source": "https://example.com/prices"},
+    ]
+    answer = ToolReturnPart("search_documents", {"query": "x", "results": passages}, "call")
+    sources = Sources()
+    sources.take([ModelRequest([answer])])
+    assert sources.listed() == "[1] Handbook - /documents/d1\n[2] Prices - https://example.com/prices"
+    assert sources.fetched == {1, 2}
