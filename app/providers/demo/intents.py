@@ -12,7 +12,6 @@ from app.providers.demo.memories import TOOLS as MEMORY_TOOLS
 from app.providers.demo.schedules import read_schedule
 from app.providers.demo.turn import Call
 from app.providers.demo.wholes import whole
-from app.providers.demo.wholes import whole
 
 Tools = Mapping[str, ToolDefinition]
 
@@ -99,8 +98,6 @@ def plan(text: str, tools: Tools) -> list[Call]:
     """The calls a prompt asks for; a wish to be told comes last, when there is something to tell."""
     if scheduled := _schedule(text, tools):
         return [scheduled]
-    if asked := whole(text, tools):
-        return [asked]
     if asked := whole(text, tools):
         return [asked]
     calls: list[Call] = []
