@@ -92,17 +92,13 @@ def read_listing(name: str, source: McpSource, listed: Sequence[Json]) -> Listin
 
 def _named(name: str, listed: Sequence[Json]) -> list[tuple[str, Json]]:
     """Each tool with its name here. Of two that would have one name, the second says by a hash which it is."""
-    taken: set[str] = set()
-    named: list[tuple[str, Json]] = []
+    named: dict[str, Json] = {}
+    once = {str(tool["name"]): tool for tool in reversed(listed)}  # The very same name twice is one tool, the first.
     # A name that needed no cleaning goes first, so that it stays when an odd one joins it.
-    for tool in sorted(listed, key=lambda tool: (clean(tool["name"]) != tool["name"], tool["name"])):
-        own = tool_name(name, tool["name"])
-        if own in taken:
-            own = _told_apart(own, tool["name"])
-        if own not in taken:  # The very same name twice is one tool.
-            taken.add(own)
-            named.append((own, tool))
-    return named
+    for remote in sorted(once, key=lambda remote: (clean(remote) != remote, remote)):
+        own = tool_name(name, remote)
+        named[_told_apart(own, remote) if own in named else own] = once[remote]
+    return list(named.items())
 
 
 def _told_apart(own: str, remote: str) -> str:
