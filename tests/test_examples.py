@@ -90,6 +90,9 @@ def test_the_examples_run_as_they_stand(home: Path, port: int) -> None:
     readme = run_page(ROOT / "README.md", port, home)
     assert '"state":"completed"' in readme
     assert '"receipt_id"' in readme
+    assert '"output":"yelraP"' in readme
+    assert '"output":"437"' in readme
+    assert "19 lots of 23 make 437" in readme
     quickstart = run_page(ROOT / "docs" / "quickstart.md", port, home)
     for said in ("40", "event: run.completed", "Monday through Friday", '"outcome":"run"', '"result":"PARLEY!"', "400"):
         assert said in quickstart, said

@@ -16,7 +16,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCall
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 from pydantic_ai.profiles import ModelProfile
 
-from app.providers.demo.answers import LABEL, answer, body, explain
+from app.providers.demo.answers import LABEL, answer, body, explain, finding
 from app.providers.demo.intents import plan
 from app.providers.demo.research import lookup, topic_of
 from app.providers.demo.shapes import fill
@@ -36,6 +36,7 @@ READS = ModelProfile(
     supports_document_input=False,
 )
 
+_RESULT = re.compile(r"\b(?:result|outcome|answer|it|that|this)\b", re.IGNORECASE)
 _WORDS = re.compile(r"\S+\s*|\s+")
 
 
@@ -81,7 +82,10 @@ def _next_call(turn: Turn, info: AgentInfo) -> Call | None:
 
 
 def _with_text(call: Call, turn: Turn) -> Call:
-    """A notification without words of its own tells what was found so far."""
+    """A notification without words of its own tells what was found so far; who is asked about the result is told it."""
+    if call.tool == "chatbot" and turn.results and _RESULT.search(call.arguments["query"]):
+        query = f"{call.arguments['query'].rstrip(' .?!')}: {finding(turn.results[-1])}"
+        return replace(call, arguments={"query": query})
     if call.tool != "notify" or call.arguments["text"]:
         return call
     text = explain(turn.results) if turn.results else body(turn)

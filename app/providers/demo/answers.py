@@ -36,6 +36,14 @@ _NAME_ASKED = re.compile(r"\bwhat(?:'s| is) my name", re.IGNORECASE)
 _LAST_ASKED = re.compile(r"\bwhat did i (?:just )?(?:ask|say|write)", re.IGNORECASE)
 _COUNT = re.compile(r"\bcount (?:up )?to (\d{1,4})\b", re.IGNORECASE)
 _NAME = re.compile(r"[^\W_]+")
+_CALCULATION = re.compile(r"(-?\d[\d.]*)\s*([-+*/])\s*(\d[\d.]*)\s*=\s*(-?\d[\d.]*\d|\d)")
+_SIGNS = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}
+_MEANS = {
+    "+": "{one} and {other} together make {result}",
+    "-": "taking {other} away from {one} leaves {result}",
+    "*": "{other} lots of {one} make {result}",
+    "/": "{one} shared out in {other} equal parts gives {result} each",
+}
 _THANKS = re.compile(r"^\W*(?:thanks|thank you)", re.IGNORECASE)
 
 
@@ -59,6 +67,13 @@ def explain(results: list[Result]) -> str:
         return _told(results[0])
     lines = (f"{number}. {_told(result)}" for number, result in enumerate(results, 1))
     return "Here is what I did:\n\n" + "\n".join(lines)
+
+
+def finding(result: Result) -> str:
+    """One result in a few words, for whoever is asked about it."""
+    if result.tool == "calculator" and not result.failed:
+        return f"{result.arguments.get('expression', 'It')} = {shown(result.content)}"
+    return _told(result)
 
 
 def shown(content: object) -> str:
@@ -148,6 +163,15 @@ def _counting(turn: Turn) -> str | None:
     return " ".join(str(number) for number in range(1, int(match[1]) + 1)) if match else None
 
 
+def _explanation(turn: Turn) -> str | None:
+    """A calculation in one sentence."""
+    match = _CALCULATION.search(turn.wish) if "explain" in turn.wish.lower() else None
+    if match is None:
+        return None
+    one, sign, other, result = match.groups()
+    return f"{one} {_SIGNS[sign]} {other} is {result}: {_MEANS[sign].format(one=one, other=other, result=result)}."
+
+
 def _thanks(turn: Turn) -> str | None:
     return "You are welcome." if _THANKS.search(turn.wish) else None
 
@@ -178,7 +202,7 @@ def _excerpt(value: object) -> str:
     return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE].rstrip()}..."
 
 
-_RULES = (_facts, _identity, _abilities, _memory, _counting, _thanks, _greeting, _data)
+_RULES = (_facts, _explanation, _identity, _abilities, _memory, _counting, _thanks, _greeting, _data)
 
 
 def _honest(turn: Turn) -> str:
