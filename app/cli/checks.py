@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import aiosmtplib
 
+from app import sql
 from app.cli.processes import alembic_config, newest_schema
 from app.credentials import Box
 from app.credentials.needs import unreadable_everywhere
@@ -19,7 +20,7 @@ from app.knowledge import vectors
 from app.notifications.email import connection_options
 from app.providers import default_embedder, default_model, missing_key
 from app.redis import connect, ping
-from app.settings import Settings
+from app.settings import Settings, place_of
 
 State = Literal["ok", "warning", "broken"]
 SMTP_SECONDS = 5.0
@@ -49,6 +50,7 @@ async def run_checks(settings: Settings) -> list[Check]:
         ("redis", _redis),
         ("model", _model),
         ("mail", _mail),
+        ("sql tools", _sql_tools),
         ("encryption keys", _encryption_keys),
     ]
     return [found for name, check in checks for found in await _checked(name, check, settings)]
@@ -176,6 +178,20 @@ async def _mail_of(settings: Settings) -> list[Check]:
     except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
         said = str(error) or type(error).__name__
         return [Check("mail", "broken", f"{options['hostname']}:{options['port']} can't be used: {said}")]
+
+
+async def _sql_tools(settings: Settings) -> list[Check]:
+    if settings.sql_tool_url is None:
+        return [Check("sql tools", "ok", "not offered: SQL_TOOL_URL is not set")]
+    if sql.names_our_own(settings):
+        said = "not offered: SQL_TOOL_URL is Parley's own database with Parley's own role; make one that only reads"
+        return [Check("sql tools", "broken", said)]
+    role = await sql.examine(settings)
+    place = place_of(settings.sql_tool_url.get_secret_value())
+    if role.writable:
+        said = f"the role {role.name} could write to {role.writable}; only read-only transactions keep it from that"
+        return [Check("sql tools", "warning", f"{place}: {said}")]
+    return [Check("sql tools", "ok", f"{place}, as {role.name}, which only reads")]
 
 
 async def _encryption_keys(settings: Settings) -> list[Check]:

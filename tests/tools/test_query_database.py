@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from app import sql
+from app.cli.checks import _sql_tools
 from app.errors import InvalidArguments, ToolError
 from app.settings import Settings
 from app.sql import session
@@ -503,3 +504,20 @@ async def test_one_table_is_described(reader: Context, name: str) -> None:
 async def test_what_may_not_be_read_is_not_described(reader: Context, name: str) -> None:
     with pytest.raises(ToolError, match="there is no table or view"):
         await DESCRIBE(reader, {"table": name})
+
+
+async def test_doctor_says_how_it_stands(shop: Shop) -> None:
+    own = "postgresql://me:a@localhost/parley"
+    said = []
+    for settings in (
+        Settings.of(),
+        Settings.of(sql_tool_url=own, database_url=own),
+        Settings.of(sql_tool_url=shop.reader),
+        Settings.of(sql_tool_url=shop.writer),
+    ):
+        [check] = await _sql_tools(settings)
+        said.append((check.state, check.detail.rpartition("/")[2][:40]))
+        assert "word" not in check.detail
+    assert [state for state, _ in said] == ["ok", "broken", "ok", "warning"]
+    with pytest.raises(ToolError, match="superuser"):
+        await _sql_tools(Settings.of(sql_tool_url=shop.admin))
