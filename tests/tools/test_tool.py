@@ -12,7 +12,6 @@ from app.tools import BUILT_IN, Risk, Tool, offered
 from app.tools.schema import fitting
 from tests.tools.context import Context
 
-
 # What they write has the effect key as its id, or is a deletion: a repeat changes nothing.
 WRITES_ONCE = ("remember", "forget", "add_document")
 
