@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
 
 from app import sandbox
-from app.errors import ImportNotAllowed, InvalidTool, ToolError
+from app.errors import ImportNotAllowed, InvalidTool, ToolError, Unavailable
 from app.sandbox import Host, Limits, ResultTooLarge, check, read_function, run, to_json
+from app.sandbox.runtime import MAX_WORKERS, WORKERS_PER_OWNER
 
 POINT = "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n    y: int = 0\n"
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
@@ -479,3 +481,45 @@ async def test_registered_code_may_name_tools_that_it_calls() -> None:
     with pytest.raises(InvalidTool, match=r"line 2: .*echo"):
         await check(source)
     assert (await check(source, tools=["echo"])).name == "f"
+
+
+async def test_code_that_calls_code_is_not_kept_waiting_by_its_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.sandbox.runtime.CHECKOUT_SECONDS", 5)
+    began: list[str] = []
+    all_wait = asyncio.Event()
+
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        began.append(name)
+        if len(began) == MAX_WORKERS:
+            all_wait.set()
+        await all_wait.wait()
+        return (await sandbox.run_script("1 + 1", owner=uuid4())).result
+
+    runs = (
+        sandbox.run_script("await inner()", owner=uuid4(), host=Host({"inner": []}, call)) for _ in range(MAX_WORKERS)
+    )
+    assert [outcome.result for outcome in await asyncio.gather(*runs)] == [2] * MAX_WORKERS
+
+
+async def test_one_owner_does_not_keep_every_worker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.sandbox.runtime.CHECKOUT_SECONDS", 0.2)
+    greedy, other = uuid4(), uuid4()
+    let_go, busy = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def call(name: str, arguments: dict[str, Any]) -> Any:
+        busy.release()
+        await let_go.wait()
+
+    host = {"hold": []}
+    held = [
+        asyncio.create_task(sandbox.run_script("await hold()", owner=greedy, host=Host(host, call)))
+        for _ in range(WORKERS_PER_OWNER)
+    ]
+    for _ in held:
+        await busy.acquire()
+    with pytest.raises(Unavailable):
+        await sandbox.run_script("1", owner=greedy)
+    assert (await sandbox.run_script("1", owner=other)).result == 1
+    let_go.set()
+    await asyncio.gather(*held)
+    assert (await sandbox.run_script("1", owner=greedy)).result == 1

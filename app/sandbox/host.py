@@ -6,6 +6,7 @@ The code sees async functions. A call that fails is a `RuntimeError` that the co
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from app.errors import InvalidArguments, ToolError
@@ -15,6 +16,9 @@ MAX_CALLS = 100
 ARGUMENTS_BYTES = 1_000_000
 
 Function = Callable[..., Awaitable[Any]]
+
+# Whether it is sandboxed code that calls.
+in_code = ContextVar("in_code", default=False)
 
 
 class Host:
@@ -70,7 +74,7 @@ class Host:
         self._made += 1
         if self._made > MAX_CALLS:
             raise RuntimeError(f"code may call tools {MAX_CALLS} times, not more")
-        task = asyncio.ensure_future(self._call(name, arguments))
+        task = asyncio.create_task(self._do(name, arguments))
         if not self._calls:
             self._pause()
         self._calls.add(task)
@@ -86,6 +90,10 @@ class Host:
             self._calls.discard(task)
             if not self._calls:
                 self._went_quiet()
+
+    async def _do(self, name: str, arguments: dict[str, Any]) -> Any:
+        in_code.set(True)
+        return await self._call(name, arguments)
 
     def _went_quiet(self) -> None:
         """The last call under way has ended: the clock runs on, or the worker is ended when it has to be."""

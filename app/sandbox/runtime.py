@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_monty import (
@@ -29,11 +30,14 @@ from pydantic_monty import (
 
 from app.errors import InvalidTool, Unavailable
 from app.sandbox.confine import Launcher, launcher
-from app.sandbox.host import Host, stubs_of
+from app.sandbox.host import Host, in_code, stubs_of
+from app.sandbox.share import Shares
 from app.sandbox.source import FunctionSpec, check_source, read_function
 from app.sandbox.values import ResultTooLarge, to_json
 
-MAX_WORKERS = 8  # started when needed; a few endless loops must leave room for other calls
+# Started when needed. Calls that sandboxed code makes have as many again, else those who wait for one could hold them all.
+MAX_WORKERS = 8
+WORKERS_PER_OWNER = 5
 CHECKOUT_SECONDS = 30.0  # how long a call waits for a free worker
 TURN_SECONDS = 90.0  # the pool's own last line: above the longest limit
 WALL_CLOCK_GRACE_SECONDS = 0.5  # so that the interpreter can say itself that time is up
@@ -82,20 +86,35 @@ class _Pool:
         self._launcher = Launcher()
         self._opening = asyncio.Lock()
         self._turns: dict[asyncio.Task[Any], int | None] = {}
+        self._shares: dict[bool, Shares] = {}  # by whether sandboxed code makes the call
 
-    async def turn(self, limits: Limits, turn: Turn, *, host: Host | None = None, stubs: str | None = None) -> Any:
+    async def turn(
+        self,
+        limits: Limits,
+        turn: Turn,
+        *,
+        owner: UUID | None = None,
+        host: Host | None = None,
+        stubs: str | None = None,
+    ) -> Any:
         """Give a fresh session to `turn`, within the limits and the wall clock.
 
         Args:
             limits: What it may use.
             turn: Feeds the session.
+            owner: Whose it is; beyond its share of the workers it waits for its own others.
             host: What the code may call.
             stubs: Declarations for the type checker, which looks at the code only with some.
+
+        Raises:
+            TimeoutError: no worker, or none of the owner's share, became free.
         """
         monty = await self._open()
+        give_back = await self._shares[in_code.get()].take(owner, CHECKOUT_SECONDS)
         task = asyncio.create_task(self._run(monty, limits, turn, host, stubs))
         self._turns[task] = None
         task.add_done_callback(self._ended)
+        task.add_done_callback(lambda _: give_back())
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -123,10 +142,11 @@ class _Pool:
                 self._launcher = await asyncio.to_thread(launcher)
                 monty = AsyncMonty(
                     binary_path=self._launcher.path,
-                    max_processes=MAX_WORKERS,
+                    max_processes=2 * MAX_WORKERS,
                     checkout_timeout=CHECKOUT_SECONDS,
                     request_timeout=TURN_SECONDS,
                 )
+                self._shares = {within: Shares(MAX_WORKERS, WORKERS_PER_OWNER) for within in (False, True)}
                 self._monty = await monty.__aenter__()
             return self._monty
 
@@ -269,6 +289,7 @@ async def run(
     limits: Limits = DEFAULT_LIMITS,
     *,
     function: str | None = None,
+    owner: UUID | None = None,
     host: Host | None = None,
 ) -> Outcome:
     """Call the function of a piece of code; whatever it does, there is an outcome.
@@ -278,6 +299,7 @@ async def run(
         arguments: Its arguments by name, as JSON values.
         limits: What it may use.
         function: The function to call; the code's only one when left out.
+        owner: Whose call it is, who has a share of the workers.
         host: What the code may call; what stops it there is raised here.
 
     Raises:
@@ -292,7 +314,7 @@ async def run(
         inputs = {"arguments": arguments}
         return await session.feed_run(call, inputs=inputs, external_lookup=lookup, print_callback=printed)
 
-    return await _outcome(limits, turn, host)
+    return await _outcome(limits, turn, owner, host)
 
 
 @lru_cache(maxsize=256)
@@ -300,12 +322,15 @@ def _call_of(code: str, function: str | None) -> str:
     return read_function(code, function).call
 
 
-async def run_script(code: str, limits: Limits = DEFAULT_LIMITS, *, host: Host | None = None) -> Outcome:
+async def run_script(
+    code: str, limits: Limits = DEFAULT_LIMITS, *, owner: UUID | None = None, host: Host | None = None
+) -> Outcome:
     """Run a piece of code from top to bottom; its result is the value of its last line, when that is an expression.
 
     Args:
         code: The source text; `await` may stand at its top level.
         limits: What it may use.
+        owner: Whose it is, who has a share of the workers.
         host: What the code may call; what stops it there is raised here.
 
     Raises:
@@ -319,18 +344,19 @@ async def run_script(code: str, limits: Limits = DEFAULT_LIMITS, *, host: Host |
         lookup = host.lookup if host else None
         return await session.feed_run(code, external_lookup=lookup, print_callback=printed)
 
-    return await _outcome(limits, turn, host)
+    return await _outcome(limits, turn, owner, host)
 
 
 async def _outcome(
     limits: Limits,
     turn: Callable[[AsyncMontySession, CollectString], Coroutine[Any, Any, Any]],
+    owner: UUID | None,
     host: Host | None,
 ) -> Outcome:
     printed = CollectString(PRINT_BYTES)
     started = time.perf_counter()
     try:
-        result = await _turn(limits, lambda session: turn(session, printed), host=host)
+        result = await _turn(limits, lambda session: turn(session, printed), owner=owner, host=host)
         result = to_json(result, limits.output_bytes)
     except (MontyError, ResultTooLarge, _Killed) as error:
         return Outcome(None, _since(started), _storable(_failure(error, limits)), _storable(printed.output))
@@ -342,9 +368,11 @@ def _storable(text: str) -> str:
     return text.replace("\0", "")
 
 
-async def _turn(limits: Limits, turn: Turn, *, host: Host | None = None, stubs: str | None = None) -> Any:
+async def _turn(
+    limits: Limits, turn: Turn, *, owner: UUID | None = None, host: Host | None = None, stubs: str | None = None
+) -> Any:
     try:
-        return await _POOL.turn(limits, turn, host=host, stubs=stubs)
+        return await _POOL.turn(limits, turn, owner=owner, host=host, stubs=stubs)
     except TimeoutError as error:
         raise Unavailable("all sandbox workers are busy", retry_after=5) from error
 

@@ -29,7 +29,8 @@ class ExecuteCode(Arguments):
 async def execute(context: ToolContext, arguments: ExecuteCode) -> dict[str, Any]:
     """Run the code; nothing of it is left for the next call."""
     others = {name: list(tool.parameters.get("properties", {})) for name, tool in context.tools.items()}
-    outcome = await sandbox.run_script(arguments.code, LIMITS, host=Host(others, context.call_tool))
+    host = Host(others, context.call_tool)
+    outcome = await sandbox.run_script(arguments.code, LIMITS, owner=context.workspace_id, host=host)
     if outcome.error is not None:
         said = f"; printed before: {outcome.printed[-SAID_CHARACTERS:]}" if outcome.printed else ""
         raise ToolError(outcome.error + said)

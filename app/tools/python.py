@@ -167,7 +167,9 @@ async def execute(spec: PythonSpec, context: ToolContext, arguments: dict[str, A
         ToolError: the function failed, broke a limit, or answered something else than its signature says.
     """
     host = _host(spec, context) if spec.tools else None
-    outcome = await sandbox.run(spec.code, arguments, spec.limits, function=spec.function, host=host)
+    outcome = await sandbox.run(
+        spec.code, arguments, spec.limits, function=spec.function, owner=context.workspace_id, host=host
+    )
     if outcome.error is not None:
         raise ToolError(outcome.error)
     _check_result(spec, outcome.result)

@@ -1,0 +1,44 @@
+"""Who may keep how many workers busy: a few endless loops must leave room for other calls, of others above all."""
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+
+class Shares:
+    """Workers handed out: so many in all, and fewer to each owner."""
+
+    def __init__(self, most: int, each: int) -> None:
+        """Hand out `most` workers at a time, and no owner more than `each`."""
+        self._all = asyncio.Semaphore(most)
+        self._each = each
+        self._owners = WeakValueDictionary[UUID, asyncio.Semaphore]()
+
+    async def take(self, owner: UUID | None, seconds: float) -> Callable[[], None]:
+        """Wait for a worker; call what this answers to give it back.
+
+        Raises:
+            TimeoutError: none became free within the seconds.
+        """
+        own = self._share_of(owner)
+        async with asyncio.timeout(seconds):
+            await own.acquire()
+            try:
+                await self._all.acquire()
+            except BaseException:
+                own.release()
+                raise
+
+        def give_back() -> None:
+            self._all.release()
+            own.release()
+
+        return give_back
+
+    def _share_of(self, owner: UUID | None) -> asyncio.Semaphore:
+        if owner is None:
+            return asyncio.Semaphore(1)
+        if (share := self._owners.get(owner)) is None:
+            self._owners[owner] = share = asyncio.Semaphore(self._each)
+        return share
