@@ -6,8 +6,6 @@ from copy import deepcopy
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_ai import StructuredDict
-from pydantic_ai.exceptions import UserError
 
 from app.agents.template import check_instructions
 from app.errors import InvalidRequest, NotAvailable, UnknownReference
@@ -181,6 +179,10 @@ def check_output_schema(schema: dict[str, Any] | None, field: str) -> None:
     Raises:
         InvalidRequest: naming the field.
     """
+    # Here, because schedulers read agents too and need no agent library for anything else.
+    from pydantic_ai import StructuredDict
+    from pydantic_ai.exceptions import UserError
+
     check_schema(schema, field)
     try:
         _ = schema is None or StructuredDict(deepcopy(schema))

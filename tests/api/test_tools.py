@@ -129,12 +129,7 @@ async def test_a_registration_is_refused(
 @pytest.mark.parametrize(
     ("body", "code", "field"),
     [
-        (
-            {"kind": "mcp", "name": "weather", "description": "The weather", "url": "https://x"},
-            "not_available",
-            "kind",
-        ),
-        ({"kind": "mcp", "url": "https://x"}, "not_available", "kind"),
+        ({"kind": "mcp", "url": "https://x"}, "invalid_request", "name"),
         ({"kind": "shell"}, "invalid_request", "kind"),
         ({**REVERSE}, "invalid_request", "kind"),
         ({**REVERSE, "kind": "python", "parameters": {}}, "invalid_request", "parameters"),
@@ -142,7 +137,7 @@ async def test_a_registration_is_refused(
         ({**REVERSE, "kind": "python", "risk": "none"}, "invalid_request", "risk"),
     ],
 )
-async def test_other_kinds_are_refused_by_name(client: httpx.AsyncClient, body: Any, code: str, field: str) -> None:
+async def test_what_is_no_tool_is_refused_by_field(client: httpx.AsyncClient, body: Any, code: str, field: str) -> None:
     answer = await client.post("/tools", json=body)
     assert (answer.status_code, answer.json()["code"], answer.json()["field"]) == (422, code, field), answer.json()
 
