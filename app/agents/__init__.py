@@ -14,6 +14,7 @@ from app.agents.rows import (
     read,
     rollback,
     seed,
+    unarchive,
     version_of,
     versions,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "render_instructions",
     "rollback",
     "seed",
+    "unarchive",
     "version_of",
     "versions",
 ]

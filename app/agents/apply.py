@@ -94,7 +94,7 @@ async def _named(session: AsyncSession, workspace_id: UUID, name: str) -> Agent 
 
 async def compare(
     session: AsyncSession, workspace_id: UUID, ref: str, before: int | None, after: int | None
-) -> tuple[int, int, list[Change]]:
+) -> tuple[AgentVersion, AgentVersion, list[Change]]:
     """What tells two versions of an agent apart: the served one and the newest when none are named.
 
     Raises:
@@ -104,4 +104,4 @@ async def compare(
     agent = await get(session, workspace_id, ref)
     first = await version_of(session, agent, before or agent.published_version, field="from")
     second = await version_of(session, agent, after or agent.latest_version, field="to")
-    return first.version, second.version, changes(read(first), read(second))
+    return first, second, changes(read(first), read(second))

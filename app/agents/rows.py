@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID, uuid5
 
 from sqlalchemy import func, or_, select
@@ -31,8 +32,8 @@ with agent as (
     insert into agents (id, workspace_id, name, published_version, latest_version) values ($1, $2, $3, 1, 1)
     on conflict do nothing returning id
 )
-insert into agent_versions (agent_id, version, workspace_id, spec, sha256, principal_id)
-select id, 1, $2, $4, $5, $6 from agent
+insert into agent_versions (agent_id, version, workspace_id, spec, sha256, principal_id, published_at)
+select id, 1, $2, $4, $5, $6, clock_timestamp() from agent
 """
 
 
@@ -88,7 +89,7 @@ def _uuid(text: str) -> UUID | None:
 
 
 async def get(session: AsyncSession, workspace_id: UUID, ref: str, *, lock: bool = False) -> Agent:
-    """The agent of that id or name.
+    """The agent of that id or name, unless it is archived.
 
     Raises:
         NotFound: when there is none.
@@ -105,13 +106,13 @@ async def get(session: AsyncSession, workspace_id: UUID, ref: str, *, lock: bool
 
 
 async def page(
-    session: AsyncSession, workspace_id: UUID, *, after: UUID | None, limit: int
+    session: AsyncSession, workspace_id: UUID, *, after: UUID | None, limit: int, archived: bool = False
 ) -> Sequence[tuple[Agent, AgentVersion]]:
-    """Agents with their published versions, newest first, from after one on."""
+    """Agents with their published versions, newest first, from after one on; or those that are archived."""
     query = (
         select(Agent, AgentVersion)
         .join(AgentVersion, (AgentVersion.agent_id == Agent.id) & (AgentVersion.version == Agent.published_version))
-        .where(Agent.workspace_id == workspace_id, Agent.deleted_at.is_(None))
+        .where(Agent.workspace_id == workspace_id, Agent.deleted_at.is_not(None) == archived)
         .order_by(Agent.id.desc())
         .limit(limit)
     )
@@ -182,7 +183,9 @@ async def create(
     )
     session.add(agent)
     await _flush_name(session, spec.name)
-    session.add(_version(agent, 1, spec, principal))
+    version = _version(agent, 1, spec, principal)
+    version.published_at = _clock()
+    session.add(version)
     await session.flush()
     await session.refresh(agent)
     return agent
@@ -248,7 +251,18 @@ async def publish(
 
 
 async def serve(session: AsyncSession, agent: Agent, version: AgentVersion) -> None:
-    """Let a locked agent serve a version from the next run on."""
+    """Publish a version of a locked agent: it is served from the next run on."""
+    version.published_at = _clock()
+    await _serve(session, agent, version)
+    await session.refresh(version)
+
+
+def _clock() -> Any:
+    """The time of the change itself: a transaction that waited for the agent began before the one it waited for."""
+    return func.clock_timestamp()
+
+
+async def _serve(session: AsyncSession, agent: Agent, version: AgentVersion) -> None:
     agent.published_version = version.version
     agent.name = str(version.spec["name"])
     agent.updated_at = func.now()
@@ -259,22 +273,41 @@ async def serve(session: AsyncSession, agent: Agent, version: AgentVersion) -> N
 async def rollback(
     session: AsyncSession, settings: Settings, workspace_id: UUID, ref: str, version: int | None = None
 ) -> AgentVersion:
-    """Serve an earlier version again, the one before the served one when none is named.
+    """Serve a version again that was served once, the one published before the served one when none is named.
+
+    It does not count as publishing: done again, it goes one further back.
 
     Raises:
         NotFound: when there is no such agent.
-        Conflict: when nothing is earlier.
+        Conflict: when nothing was published before, or the named version never was.
         UnknownReference: when it has no such version.
+        InvalidRequest: when the version names what no longer exists.
     """
     agent = await get(session, workspace_id, ref, lock=True)
-    target = version or agent.published_version - 1
-    if target < 1:
-        raise Conflict(f"version 1 of {agent.name} is served and nothing is earlier")
-    return await publish(session, settings, workspace_id, ref, target)
+    chosen = await (version_of(session, agent, version) if version else _served_before(session, agent))
+    if chosen.published_at is None:
+        raise Conflict(f"version {chosen.version} of {agent.name} was never published: there is nothing to go back to")
+    await checked(session, settings, workspace_id, read(chosen))
+    await _serve(session, agent, chosen)
+    return chosen
+
+
+async def _served_before(session: AsyncSession, agent: Agent) -> AgentVersion:
+    served = await version_of(session, agent, agent.published_version)
+    earlier = (
+        select(AgentVersion)
+        .where(AgentVersion.agent_id == agent.id, AgentVersion.published_at < served.published_at)
+        .order_by(AgentVersion.published_at.desc())
+        .limit(1)
+    )
+    found = await session.scalar(earlier)
+    if found is None:
+        raise Conflict(f"no version of {agent.name} was published before version {served.version}, which is served")
+    return found
 
 
 async def delete(session: AsyncSession, workspace_id: UUID, ref: str) -> Agent:
-    """Take an agent out of service, with what it remembers; its conversations stay readable.
+    """Archive an agent: it is out of service and forgets what it remembered; its conversations stay readable.
 
     Raises:
         NotFound: when there is no such agent.
@@ -286,6 +319,35 @@ async def delete(session: AsyncSession, workspace_id: UUID, ref: str) -> Agent:
     agent.deleted_at = func.now()
     await memories.forget_agent(session, workspace_id, agent.id)
     await session.flush()
+    return agent
+
+
+async def unarchive(session: AsyncSession, workspace_id: UUID, ref: str) -> Agent:
+    """Put an archived agent into service again, with the version it served; one in service stays as it is.
+
+    Args:
+        session: Where it is saved.
+        workspace_id: Whose agent it is.
+        ref: Its id, or its name: of several archived ones, the one archived last.
+
+    Raises:
+        NotFound: when there is no such agent.
+        Duplicate: when another has its name by now.
+    """
+    query = (
+        select(Agent)
+        .where(Agent.workspace_id == workspace_id, or_(Agent.id == _uuid(ref), Agent.name == ref))
+        .order_by(Agent.deleted_at.desc().nulls_last())
+        .limit(1)
+        .with_for_update(key_share=True)
+    )
+    agent = await session.scalar(query)
+    if agent is None:
+        raise NotFound(f"there is no agent {ref!r}")
+    agent.deleted_at = None
+    agent.updated_at = func.now()
+    await _flush_name(session, agent.name)
+    await session.refresh(agent)
     return agent
 
 

@@ -48,6 +48,8 @@ class AgentOut(AgentFields):
     latest_version: int = Field(description="The newest version, a draft when it is not the served one.", examples=[2])
     status: str = Field(description="`published`, or `draft` for a version that is not served.", examples=["published"])
     sha256: str = Field(description="Names the version's content.")
+    published_at: datetime | None = Field(description="When the version was published last; null: never.")
+    archived_at: datetime | None = Field(description="When the agent was deleted; null: it is in service.")
     created_at: datetime
     updated_at: datetime
     warnings: list[Warned] = Field(default_factory=list[Warned])
@@ -80,6 +82,8 @@ class DiffOut(BaseModel):
 
     before: int = Field(description="The first version.", examples=[1])
     after: int = Field(description="The second version.", examples=[2])
+    before_published_at: datetime | None = Field(description="When the first was published last; null: never.")
+    after_published_at: datetime | None = Field(description="When the second was published last; null: never.")
     changes: list[ChangeOut] = Field(description="The fields that differ.")
 
 
@@ -107,6 +111,8 @@ def show(agent: Agent, version: AgentVersion, settings: Settings) -> AgentOut:
             "latest_version": agent.latest_version,
             "status": "published" if served else "draft",
             "sha256": version.sha256,
+            "published_at": version.published_at,
+            "archived_at": agent.deleted_at,
             "created_at": version.created_at if not served else agent.created_at,
             "updated_at": agent.updated_at,
             "warnings": warnings_of(spec, settings),
@@ -138,10 +144,14 @@ async def _served(caller: Caller, ref: str) -> AgentOut:
 
 
 @router.get("/agents", summary="List agents")
-async def list_agents(caller: Reads, page: Annotated[PageOf, paged("agents")]) -> Page[AgentOut]:
+async def list_agents(
+    caller: Reads,
+    page: Annotated[PageOf, paged("agents")],
+    archived: Annotated[bool, Query(description="Those that were deleted, instead of those in service.")] = False,
+) -> Page[AgentOut]:
     """Agents with their published values, newest first."""
     async with caller.transaction() as session:
-        rows = await agents.page(session, caller.workspace_id, after=page.after, limit=page.fetch)
+        rows = await agents.page(session, caller.workspace_id, after=page.after, limit=page.fetch, archived=archived)
         return page.cut(rows, lambda row: show(*row, caller.settings), key=lambda row: row[0].id)
 
 
@@ -258,10 +268,22 @@ async def _whole(session: AsyncSession, caller: Caller, ref: str, fields: AgentA
 
 @router.delete("/agents/{agent}", status_code=204, summary="Delete an agent")
 async def delete_agent(agent: str, caller: Writes) -> None:
-    """Takes it out of service. Its conversations stay readable; its name is free again."""
+    """Archives it: out of service, forgetting what it remembered. Its conversations stay readable; its name is free."""
     async with caller.transaction() as session:
         row = await agents.delete(session, caller.workspace_id, agent)
         audit.record(session, caller.entry("agent.delete", "agent", row.id, name=row.name))
+
+
+@router.post("/agents/{agent}/unarchive", summary="Undo a deletion")
+async def unarchive_agent(agent: str, caller: Writes, key: Idempotent) -> AgentOut:
+    """Puts a deleted agent into service again, with the version it served; a name is that of the one deleted last."""
+    async with caller.transaction() as session:
+        if not (repeat := await key.claim(session, caller, "agent", agent)):
+            row = await agents.unarchive(session, caller.workspace_id, agent)
+            audit.record(session, caller.entry("agent.unarchive", "agent", row.id, name=row.name))
+            version = await agents.version_of(session, row, row.published_version)
+            return show(row, version, caller.settings)
+    return await _served(caller, repeat.id)
 
 
 @router.get("/agents/{agent}/versions", summary="List versions")
@@ -285,7 +307,13 @@ async def diff_agent(
     """What tells two versions apart, field by field."""
     async with caller.transaction() as session:
         first, second, found = await agents.compare(session, caller.workspace_id, agent, before, after)
-        return DiffOut(before=first, after=second, changes=[ChangeOut.of(change) for change in found])
+        return DiffOut(
+            before=first.version,
+            after=second.version,
+            before_published_at=first.published_at,
+            after_published_at=second.published_at,
+            changes=[ChangeOut.of(change) for change in found],
+        )
 
 
 @router.post("/agents/{agent}/publish", summary="Publish a version")
@@ -301,7 +329,7 @@ async def publish_agent(agent: str, caller: Writes, key: Idempotent, body: Versi
 
 @router.post("/agents/{agent}/rollback", summary="Roll back")
 async def rollback_agent(agent: str, caller: Writes, key: Idempotent, body: VersionBody | None = None) -> AgentOut:
-    """Serves an earlier version again, the one before the served one when none is named."""
+    """Serves a version again that was published once; when none is named, the one published before the served one."""
     async with caller.transaction() as session:
         if not (repeat := await key.claim(session, caller, "agent", agent)):
             version = body.version if body else None

@@ -22,6 +22,7 @@ VERSIONS = [
     Column("STATUS", "status"),
     Column("MODEL", "model", nothing="(default)"),
     Column("CREATED", "created_at", least=16),
+    Column("PUBLISHED", "published_at", least=16, nothing="never"),
     Column("SHA256", "sha256"),
 ]
 APPLIED = [
@@ -43,9 +44,10 @@ def list_agents(
     session: Session,
     limit: Annotated[int, typer.Option("--limit", help="How many.")] = 50,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Where the list before ended.")] = None,
+    archived: Annotated[bool, typer.Option("--archived", help="Those that were deleted.")] = False,
 ) -> None:
     """List agents with their published values."""
-    page = session.client.get("/agents", limit=limit, cursor=cursor)
+    page = session.client.get("/agents", limit=limit, cursor=cursor, archived=archived or None)
     session.out.table(page["items"], LIST, page=page)
     if page["next_cursor"]:
         session.out.note(f"there are more: --cursor {page['next_cursor']}")
@@ -83,8 +85,15 @@ def publish_agent(session: Session, agent: AgentName, version: Version = None) -
 @agents.command("rollback")
 @with_server
 def roll_back_agent(session: Session, agent: AgentName, version: Version = None) -> None:
-    """Serve an earlier version again, the one before the served one when none is named."""
+    """Serve a version again that was published once; when none is named, the one published before the served one."""
     _chosen(session, agent, "rollback", version)
+
+
+@agents.command("unarchive")
+@with_server
+def unarchive_agent(session: Session, agent: AgentName) -> None:
+    """Put a deleted agent into service again, with the version it served."""
+    session.out.record(session.client.post(at("agents", agent, "unarchive"), None))
 
 
 def _chosen(session: Session, agent: str, action: str, version: int | None) -> None:
@@ -168,10 +177,18 @@ def _differences(session: Session, what: list[str], before: int | None, after: i
 
 def _show_differences(session: Session, found: list[dict[str, Any]]) -> None:
     for agent in found:
+        if "before_published_at" in agent:
+            session.out.note(f"{_told(agent, 'before')} -> {_told(agent, 'after')}")
         for change in agent["changes"]:
             session.out.line(f"{agent['agent']}: {change['field']}", style="bold")
             for line in change["lines"]:
                 session.out.line(line, style=DIFF_STYLES.get(line[:1]))
+
+
+def _told(diff: dict[str, Any], which: str) -> str:
+    """A version of a difference, with whether it was ever served."""
+    published = diff[f"{which}_published_at"]
+    return f"version {diff[which]} ({f'published {published[:16]}' if published else 'never published'})"
 
 
 def _put_all(session: Session, documents: list[Document], *, dry_run: bool, publish: bool) -> list[dict[str, Any]]:

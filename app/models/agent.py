@@ -28,7 +28,7 @@ class Agent(Owned, Base):
 
 
 class AgentVersion(Base):
-    """One version of an agent; never changed once written."""
+    """One version of an agent; nothing of it changes once written but when it was published last."""
 
     __tablename__ = "agent_versions"
     __table_args__ = (points_at("agents", "agent_id", ondelete="CASCADE"),)
@@ -40,6 +40,7 @@ class AgentVersion(Base):
     sha256: Mapped[str]
     principal_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    published_at: Mapped[datetime | None]
 
 
 class RegisteredTool(Owned, Base):
