@@ -27,6 +27,7 @@ matplotlib: Any = untyped_matplotlib
 SIZE_INCHES = (8.0, 4.5)
 DOTS_PER_INCH = 160
 MAX_LABEL = 24
+LINE_CHARACTERS = 104  # as many stand side by side under a chart
 MAX_LINE = 55  # of the title
 MAX_TICKS = 12
 MAX_WRITTEN_CELLS = 150
@@ -184,7 +185,7 @@ def _ticks(axes: Any, side: str, labels: list[str], most: int = MAX_TICKS) -> No
     """Name every category, or every n-th where there are many; long names lean."""
     step = -(-len(labels) // most)
     shown = [_short(label) for label in labels[::step]]
-    lean = side == "x" and sum(len(label) for label in shown) > 90
+    lean = side == "x" and len(shown) * (1 + max(map(len, shown), default=0)) > LINE_CHARACTERS
     options = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if lean else {}
     set_ticks = axes.set_xticks if side == "x" else axes.set_yticks
     set_ticks(range(0, len(labels), step), shown, **options)

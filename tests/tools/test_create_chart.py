@@ -1,6 +1,7 @@
 """create_chart: the pictures are real, the same each time, hold no script; nonsense is refused by name."""
 
 import asyncio
+import calendar
 import hashlib
 import io
 import os
@@ -92,6 +93,14 @@ async def test_what_is_in_the_data_is_in_the_picture(gallery: Gallery) -> None:
     assert {"Tea: 3 (75.0%)", "Mate: 1 (25.0%)"} <= set(texts(svg))
     svg, _ = await drawn(gallery, "line", {"values": [1, 2], "x_label": "day", "y_label": "cups"})
     assert {"day", "cups"} <= set(texts(svg))
+
+
+async def test_names_lean_where_they_would_run_into_one_another(gallery: Gallery) -> None:
+    for months, leans in ((["January", "May"], False), ([*calendar.month_name[1:]], True)):
+        svg, _ = await drawn(gallery, "line", dict.fromkeys(months, 1))
+        named = [each for each in svg.iter(f"{SVG}text") if "".join(each.itertext()).strip() in months]
+        assert len(named) == len(months)
+        assert all(("rotate(-35 " in each.attrib["transform"]) is leans for each in named)
 
 
 async def test_the_same_chart_is_the_same_bytes(gallery: Gallery) -> None:
