@@ -15,6 +15,7 @@ from app.failpoints import EDGES
 from app.notifications.registry import CHANNELS
 from app.patterns import PATTERNS
 from app.tools import BUILT_IN
+from app.tools.stored import KINDS
 
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T", bound=ast.AST)
@@ -200,6 +201,13 @@ def test_no_entry_of_a_registry_imports_another(entries: set[str]) -> None:
     assert {
         (module, other) for module in entries for other in entries - {module} if module in importers(other)
     } == set()
+
+
+def test_no_kind_of_tool_imports_another() -> None:
+    kinds = {f"app.tools.{kind}" for kind in KINDS}
+    assert kinds <= set(TREES)
+    found = {(module, other) for module in kinds for other in kinds - {module} if module in importers(other)}
+    assert found == {("app.tools.openapi", "app.tools.http")}, "what a document describes are HTTP tools"
 
 
 # --- where things live ------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from app.errors import InvalidRequest, UnknownField
 from app.sandbox import Limits
 from app.tools import Risk
 from app.tools.approval import check_policy
+from app.tools.definition import Definition, defined
 from app.tools.http import HttpSpec, define_http
-from app.tools.mcp import OWN, McpSpec, defined
-from app.tools.python import Definition, PythonSpec, define
+from app.tools.mcp import OWN, McpSpec
+from app.tools.python import PythonSpec, define
 from app.tools.tool import MAX_RETRIES
 
 REVERSE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"

@@ -46,8 +46,8 @@ from app.settings import Settings
 from app.tools import BUILT_IN, Risk, Tool
 from app.tools import registered as rows
 from app.tools.clock import CallClock
+from app.tools.definition import Definition
 from app.tools.hand import Executed, HandContext, execute
-from app.tools.python import Definition
 from app.tools.stored import stored_tool
 
 router = resource("tools")

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.credentials import redact
 from app.errors import InvalidTool, ToolError
 from app.messages import clean_text, clean_value
+from app.tools.definition import Definition, cleaned, content_sha256, defined, name_within, told_apart
 from app.tools.mcp_sessions import Json, Server
-from app.tools.openapi import NAME_CHARACTERS, clean, tool_name
-from app.tools.python import Definition, content_sha256
 from app.tools.schema import check_schema
 from app.tools.tool import Risk, Tool, ToolContext
 
@@ -95,14 +94,10 @@ def _named(name: str, listed: Sequence[Json]) -> list[tuple[str, Json]]:
     named: dict[str, Json] = {}
     once = {str(tool["name"]): tool for tool in reversed(listed)}  # The very same name twice is one tool, the first.
     # A name that needed no cleaning goes first, so that it stays when an odd one joins it.
-    for remote in sorted(once, key=lambda remote: (clean(remote) != remote, remote)):
-        own = tool_name(name, remote)
-        named[_told_apart(own, remote) if own in named else own] = once[remote]
+    for remote in sorted(once, key=lambda remote: (cleaned(remote) != remote, remote)):
+        own = name_within(name, remote)
+        named[told_apart(own, content_sha256({"name": remote})) if own in named else own] = once[remote]
     return list(named.items())
-
-
-def _told_apart(own: str, remote: str) -> str:
-    return f"{own[: NAME_CHARACTERS - 9]}_{content_sha256({'name': remote})[:8]}"
 
 
 def define_mcp(own_name: str, source_name: str, source: McpSource, tool: Json) -> Definition:
@@ -133,13 +128,7 @@ def define_mcp(own_name: str, source_name: str, source: McpSource, tool: Json) -
     )
 
 
-def defined(spec: McpSpec) -> Definition:
-    """A spec as a version's content."""
-    content = spec.model_dump(mode="json")
-    return Definition(content, content_sha256(content))
-
-
-def kept(definition: Definition, own: Mapping[str, Any]) -> Definition:
+def with_own(definition: Definition, own: Mapping[str, Any]) -> Definition:
     """A definition with what a person has said of its tool."""
     if not own:
         return definition
@@ -250,7 +239,7 @@ async def _kept_files(context: ToolContext, tool: str, content: Sequence[Json]) 
             data = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ToolError(f"{tool} answered with a file that is no base64") from error
-        name = f"{clean(tool)[:80]}_{number}{guess_extension(media_type) or '.bin'}"
+        name = f"{cleaned(tool)[:80]}_{number}{guess_extension(media_type) or '.bin'}"
         files.append(await context.keep(name, media_type, data))
     return files
 

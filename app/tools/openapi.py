@@ -1,6 +1,5 @@
 """OpenAPI documents as tools: each operation becomes the templates of one request."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +11,15 @@ from urllib.parse import urljoin
 import yaml
 
 from app.errors import InvalidTool
+from app.tools.definition import Definition, cleaned, name_within
 from app.tools.http import METHODS, define_http
 from app.tools.openapi_schema import Json, Writer, wrong
-from app.tools.python import Definition
 
 MAX_DOCUMENT_BYTES = 5_000_000
 MAX_OPERATIONS = 1000
 MAX_ANSWER_NODES = 2_000  # Of what one operation answers; a larger schema is left away.
 # What may be wrong with one operation alone.
 TOLD = ("url", "headers", "query", "body", "parameters", "name")
-NAME_CHARACTERS = 64
 DESCRIPTION_CHARACTERS = 1024
 IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})
 # How a list or an object stands in a query, by its `style` and `explode`; else its name stands there several times.
@@ -121,11 +119,11 @@ def read_operations(
     for operation in _operations(document):
         known |= {operation.id}
         if include is not None and operation.id not in include:
-            found.names.add(tool_name(name, operation.id))
+            found.names.add(name_within(name, operation.id))
             continue
         try:
             found.definitions.append(_tried(writer, document, operation, name, base_url, source, fields))
-            found.names.add(tool_name(name, operation.id))
+            found.names.add(name_within(name, operation.id))
         except Unusable as error:
             found.skipped.append(Skipped(operation.id, str(error)))
         if len(found.definitions) > MAX_OPERATIONS:
@@ -168,7 +166,7 @@ class Operation:
     @property
     def id(self) -> str:
         """Its operationId, or one made of method and path."""
-        return str(self.spec.get("operationId") or clean(f"{self.method.lower()}{self.path}").rstrip("_"))
+        return str(self.spec.get("operationId") or cleaned(f"{self.method.lower()}{self.path}").rstrip("_"))
 
 
 def _operations(document: Json) -> Iterator[Operation]:
@@ -180,20 +178,6 @@ def _operations(document: Json) -> Iterator[Operation]:
             spec = shared.get(method.lower())
             if isinstance(spec, dict):
                 yield Operation(method, path, cast("Json", spec), shared)
-
-
-def clean(text: str) -> str:
-    """A name of letters, digits and underscores."""
-    return re.sub(r"[^a-zA-Z0-9_-]+", "_", text)
-
-
-def tool_name(name: str, operation: str) -> str:
-    """The name of an operation's tool."""
-    whole = clean(f"{name}_{operation}")
-    if len(whole) <= NAME_CHARACTERS:
-        return whole
-    # Two long names may begin alike.
-    return f"{whole[: NAME_CHARACTERS - 9]}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def _check_unique(definitions: Sequence[Definition]) -> None:
@@ -250,7 +234,7 @@ def _definition(
     parameters = {"type": "object", "properties": request.properties, "required": request.required}
     define = partial(
         define_http,
-        tool_name(name, operation.id),
+        name_within(name, operation.id),
         _description(operation),
         request.url,
         method=operation.method,

@@ -1,26 +1,19 @@
 """Python functions that people register: their definition, and the tool made of a stored version."""
 
-import json
 import re
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from jsonschema import Draft202012Validator, exceptions, validators
 from pydantic import BaseModel, ConfigDict
-from referencing.jsonschema import EMPTY_REGISTRY
 
 from app import sandbox
 from app.errors import InvalidTool, ToolError
 from app.sandbox import Host, Limits
+from app.tools.definition import RESERVED, Definition, defined
 from app.tools.tool import Risk, Tool, ToolContext
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{2,30}")
-RESERVED = frozenset({"register", "import", "execute"})
 DESCRIPTION_CHARACTERS = range(5, 121)
 CODE_CHARACTERS = range(10, 2001)
-DIGITS_OF_64_BITS = 18
-BEYOND = re.compile(r"-?(0x[0-9a-f]+|[0-9]+)")
 MARGIN_SECONDS = 2.0  # on top of the function's own time, for getting a worker
 
 
@@ -42,19 +35,6 @@ class PythonSpec(BaseModel):
     risk: Risk
     idempotent: bool
     timeout_seconds: float
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A checked definition, ready to be stored as a version.
-
-    Attributes:
-        spec: The version's content as JSON.
-        sha256: Names the content: equal content is the same version.
-    """
-
-    spec: dict[str, Any]
-    sha256: str
 
 
 async def define(
@@ -98,22 +78,22 @@ async def define(
     function = await sandbox.check(
         code, name=name, allowed_imports=allowed_imports, async_only=async_only, tools=called
     )
-    spec = PythonSpec(
-        name=name,
-        description=description,
-        code=code,
-        function=function.name,
-        parameters=function.parameters,
-        returns=function.returns,
-        limits=limits,
-        allowed_imports=allowed_imports,
-        tools=called,
-        risk=risk,
-        idempotent=idempotent,
-        timeout_seconds=timeout_seconds or limits.seconds + MARGIN_SECONDS,
+    return defined(
+        PythonSpec(
+            name=name,
+            description=description,
+            code=code,
+            function=function.name,
+            parameters=function.parameters,
+            returns=function.returns,
+            limits=limits,
+            allowed_imports=allowed_imports,
+            tools=called,
+            risk=risk,
+            idempotent=idempotent,
+            timeout_seconds=timeout_seconds or limits.seconds + MARGIN_SECONDS,
+        )
     )
-    content = spec.model_dump(mode="json")
-    return Definition(content, content_sha256(content))
 
 
 def check_name(name: str) -> None:
@@ -137,11 +117,6 @@ def _check_length(field: str, text: str, allowed: range) -> None:
         )
 
 
-def content_sha256(content: dict[str, Any]) -> str:
-    """The hash that names a version's content."""
-    return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def python_tool(stored: dict[str, Any]) -> Tool:
     """The tool of a stored version."""
     spec = PythonSpec.model_validate(stored)
@@ -157,6 +132,8 @@ def python_tool(stored: dict[str, Any]) -> Tool:
         idempotent=spec.idempotent,
         call=call,
         timeout_seconds=spec.timeout_seconds,
+        kind=spec.kind,
+        output_schema=spec.returns,
     )
 
 
@@ -164,7 +141,7 @@ async def execute(spec: PythonSpec, context: ToolContext, arguments: dict[str, A
     """Call the function in the sandbox with arguments that fit its parameters.
 
     Raises:
-        ToolError: the function failed, broke a limit, or answered something else than its signature says.
+        ToolError: the function failed or broke a limit.
     """
     host = _host(spec, context) if spec.tools else None
     outcome = await sandbox.run(
@@ -172,7 +149,6 @@ async def execute(spec: PythonSpec, context: ToolContext, arguments: dict[str, A
     )
     if outcome.error is not None:
         raise ToolError(outcome.error)
-    _check_result(spec, outcome.result)
     return outcome.result
 
 
@@ -187,40 +163,3 @@ def _host(spec: PythonSpec, context: ToolContext) -> Host:
         raise ToolError(f"{spec.name} calls {', '.join(missing)}, which whoever calls it does not have")
     functions = {name: list(context.tools[name].parameters.get("properties", {})) for name in spec.tools}
     return Host(functions, context.call_tool)
-
-
-def _check_result(spec: PythonSpec, result: Any) -> None:
-    """Refuse a result that is not what the signature says.
-
-    Raises:
-        ToolError: saying where it differs.
-    """
-    if spec.returns is None:
-        return
-    error: Any = cast(Any, exceptions).best_match(Results(spec.returns, registry=EMPTY_REGISTRY).iter_errors(result))
-    if error is not None:
-        where = "".join(f"[{part!r}]" for part in error.absolute_path)
-        raise ToolError(f"the result{where} is not what the function's signature says: {error.message[:300]}")
-
-
-def _is_integer(checker: Any, value: Any) -> bool:
-    """An integer, also one that is text because JSON's readers could not hold it."""
-    del checker
-    return (isinstance(value, int) and not isinstance(value, bool)) or _is_beyond(value)
-
-
-def _is_number(checker: Any, value: Any) -> bool:
-    """A number, also one that JSON has no word for."""
-    return isinstance(value, float) or value in ("nan", "inf", "-inf") or _is_integer(checker, value)
-
-
-def _is_beyond(value: Any) -> bool:
-    return isinstance(value, str) and len(value) > DIGITS_OF_64_BITS and BEYOND.fullmatch(value) is not None
-
-
-Results: Any = cast(Any, validators).extend(
-    Draft202012Validator,
-    type_checker=cast(Any, Draft202012Validator).TYPE_CHECKER.redefine_many(
-        {"integer": _is_integer, "number": _is_number}
-    ),
-)

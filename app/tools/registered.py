@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Duplicate, NotFound
 from app.models import RegisteredTool, ToolVersion, new_id
-from app.tools.python import Definition
+from app.tools.definition import Definition
 
 Stored = tuple[RegisteredTool, ToolVersion]
 

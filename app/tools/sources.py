@@ -23,9 +23,9 @@ from app.errors import Conflict, DatabaseUnavailable, Duplicate, NotFound, Parle
 from app.models import RegisteredTool, ToolSource, new_id
 from app.tools import BUILT_IN
 from app.tools import registered as rows
-from app.tools.mcp import McpSource, kept, read_listing
+from app.tools.definition import Definition
+from app.tools.mcp import McpSource, read_listing, with_own
 from app.tools.mcp_sessions import Server, Sessions
-from app.tools.python import Definition
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -171,7 +171,7 @@ async def take(
         return Taken(definition, "create", 1 if source is not None else None)
     if tool.kind != kind or (source is not None and tool.source_id not in (None, source.id)):
         raise Duplicate(f"a tool called {name} exists already, of the kind {tool.kind}", field="name")
-    definition = kept(definition, version.spec.get("own") or {})
+    definition = with_own(definition, version.spec.get("own") or {})
     same = definition.sha256 == version.sha256
     if source is not None:
         tool.source_id = source.id

@@ -171,6 +171,7 @@ class Tool:
         kind: builtin, extension, or how it was registered.
         credential: The credential it needs, by name.
         output_schema: JSON schema that a result is held to after the call.
+        digest: What the run's model is asked of a long result; its answer is the result then.
         retries: How often a call of an idempotent tool is made again, within its time, after an error that may pass.
         approval: Its own rules; an agent's may be stricter, never laxer.
         cost_usd: What each finished call costs beside the model requests in it.
@@ -187,6 +188,7 @@ class Tool:
     kind: str = "builtin"
     credential: str | None = None
     output_schema: dict[str, Any] | None = None
+    digest: str | None = None
     retries: int = 0
     approval: Rules = ()
     cost_usd: Decimal = Decimal(0)

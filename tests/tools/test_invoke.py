@@ -74,3 +74,16 @@ async def test_only_what_may_be_repeated_and_may_pass_is_tried_again(
         with pytest.raises(type(failure)):
             await invoke(service.tool(**fields), Context.of(), {})
     assert service.calls == calls
+
+
+async def test_a_long_result_is_digested_once_it_fits_its_schema() -> None:
+    tool = Service(answer={"text": "x" * 5000}).tool(output_schema={"type": "object"}, digest="In one word?")
+    context = Context.of()
+    assert await invoke(tool, context, {}) == context.answer
+    [(_, asked)] = context.asked
+    assert asked.startswith("In one word?")
+    assert "x" * 5000 in asked
+    with pytest.raises(ToolError, match="does not fit output_schema"):
+        await invoke(replace(tool, output_schema={"type": "string"}), Context.of(), {})
+    short = replace(tool, call=Service(answer={"text": "x"}).tool().call)
+    assert await invoke(short, Context.of(), {}) == {"text": "x"}

@@ -25,6 +25,7 @@ async def test_the_example_of_the_contract_becomes_a_tool() -> None:
     defined = await define(NAME, DESCRIPTION, CODE)
     tool = python_tool(defined.spec)
     assert (tool.name, tool.description, tool.risk, tool.idempotent) == (NAME, DESCRIPTION, Risk.CODE, True)
+    assert (tool.kind, tool.output_schema) == ("python", {"type": "string"})
     assert tool.parameters["properties"] == {"text": {"type": "string"}}
     assert await tool.call(Context.of(), {"text": "hello"}) == "olleh"
 
@@ -98,17 +99,17 @@ async def test_limits_belong_to_the_version() -> None:
 @pytest.mark.parametrize(
     ("annotation", "value", "said"),
     [
-        ("int", "json.loads('1.5')", r"the result is not .*1.5 is not of type 'integer'"),
-        ("list[str]", "json.loads('[\"a\", 1]')", r"the result\[1\] is not"),
-        ("dict[str, int]", 'json.loads(\'{"a": "12"}\')', r"the result\['a'\] is not"),
-        ("Literal['a']", "json.loads('\"b\"')", "the result is not"),
+        ("int", "json.loads('1.5')", r"the result does not fit output_schema: \$: 1.5 is not of type 'integer'"),
+        ("list[str]", "json.loads('[\"a\", 1]')", r"the result .*: \$\[1\]: 1 is not of type 'string'"),
+        ("dict[str, int]", 'json.loads(\'{"a": "12"}\')', r"the result .*: \$\.a: '12' is not of type 'integer'"),
+        ("Literal['a']", "json.loads('\"b\"')", "the result .*: 'b' is not one of"),
     ],
 )
 async def test_a_result_that_does_not_fit_the_signature_is_refused(annotation: str, value: str, said: str) -> None:
     code = f"import json\nfrom typing import Literal\nasync def answer() -> {annotation}:\n    return {value}"
     tool = python_tool((await define("answer", "Says something else", code)).spec)
     with pytest.raises(ToolError, match=said):
-        await tool.call(Context.of(), {})
+        await invoke(tool, Context.of(), {})
 
 
 @pytest.mark.parametrize(
@@ -126,4 +127,4 @@ async def test_a_result_that_json_has_no_word_for_fits(annotation: str, value: s
     code = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    def __post_init__(self):\n"
     code += f"        self.more = 2\nasync def answer() -> {annotation}:\n    return {value}"
     tool = python_tool((await define("answer", "Says something large", code)).spec)
-    assert await tool.call(Context.of(), {}) == result
+    assert await invoke(tool, Context.of(), {}) == result
