@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Collection
-from copy import deepcopy
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.agents.template import check_instructions
-from app.errors import InvalidRequest, NotAvailable, UnknownReference
+from app.errors import NotAvailable, UnknownReference
 from app.providers import check_model
 from app.settings import Settings
 from app.tools.approval import check_policy
@@ -174,18 +173,9 @@ def _check_tool(name: str, tools: Collection[str], field: str) -> None:
 
 
 def check_output_schema(schema: dict[str, Any] | None, field: str) -> None:
-    """Refuse what no model can be asked to fill in.
+    """Refuse what no model can be asked to fill in: what models are sent has its references written out.
 
     Raises:
         InvalidRequest: naming the field.
     """
-    # Here, because schedulers read agents too and need no agent library for anything else.
-    from pydantic_ai import StructuredDict
-    from pydantic_ai.exceptions import UserError
-
-    check_schema(schema, field)
-    try:
-        _ = schema is None or StructuredDict(deepcopy(schema))
-    except UserError as error:  # What models are sent has its $defs written out, which a ring of them has no end of.
-        said = "a structured output can't have a schema whose $defs refer back to themselves"
-        raise InvalidRequest(f"{field}: {said}", field=field) from error
+    check_schema(schema, field, recursive=False)
