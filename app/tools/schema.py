@@ -1,10 +1,11 @@
 """JSON schemas as data: which are taken, and whether a value fits one."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
-from jsonschema import Draft202012Validator, exceptions
+from jsonschema import Draft202012Validator, exceptions, validators
 from jsonschema.exceptions import SchemaError, ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
@@ -22,6 +23,8 @@ MAX_PATTERNS = 200  # Patterns of one schema; a large one takes milliseconds to 
 # Schemas in a schema, each counted as often as it is referred to: a few lines of doubled references stand for millions,
 # and providers are sent them written out.
 MAX_WRITTEN = 10_000
+DIGITS_OF_64_BITS = 18
+BEYOND = re.compile(r"-?(0x[0-9a-f]+|[0-9]+)")
 TOO_DEEP = "it is nested too deeply"
 # What looks at the same value again: a ring of these would never come to an end.
 SAME_VALUE_ONE = ("not", "if", "then", "else")
@@ -218,22 +221,21 @@ def fitting(schema: Json, arguments: Json) -> Json:
     raise InvalidArguments(f"{field}: {said}" if field else said, field=field or None)
 
 
-def result_fitting(schema: Json, result: Any) -> Any:
-    """The result, provided it fits a JSON schema.
+def result_fitting(schema: Json, result: Any) -> None:
+    """Refuse a result that does not fit a JSON schema; numbers that JSON has no room for may be texts in it.
 
     Raises:
         ToolError: saying where it does not.
     """
-    error = _misfit(schema, result)
-    if error is None:
-        return result
-    raise ToolError(f"the result does not fit output_schema: {error.json_path}: {error.message[:MAX_SAID]}")
+    error = _misfit(schema, result, Results)
+    if error is not None:
+        raise ToolError(f"the result does not fit output_schema: {error.json_path}: {error.message[:MAX_SAID]}")
 
 
-def _misfit(schema: Json, value: Any) -> Any:
+def _misfit(schema: Json, value: Any, kind: Any = CountingValidator) -> Any:
     begin()
     # With the empty registry a `$ref` to an address is an error, not a request.
-    validator: Any = CountingValidator(schema, registry=EMPTY_REGISTRY)
+    validator: Any = kind(schema, registry=EMPTY_REGISTRY)
     try:
         return cast("Any", exceptions).best_match(validator.iter_errors(value))
     except RecursionError:
@@ -252,3 +254,29 @@ def _at_fault(error: Any, schema: Json, arguments: Json) -> tuple[str, str]:
         unknown = next((name for name in arguments if name not in known), "")
         return unknown, f"there is no such argument (there are: {', '.join(known)})"
     return field, error.message[:MAX_SAID]
+
+
+# --- numbers as results hold them -------------------------------------------------------------------
+
+
+def _is_integer(checker: Any, value: Any) -> bool:
+    """An integer, also one that is text because JSON's readers could not hold it."""
+    del checker
+    return (isinstance(value, int) and not isinstance(value, bool)) or _is_beyond(value)
+
+
+def _is_number(checker: Any, value: Any) -> bool:
+    """A number, also one that JSON has no word for."""
+    return isinstance(value, float) or value in ("nan", "inf", "-inf") or _is_integer(checker, value)
+
+
+def _is_beyond(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > DIGITS_OF_64_BITS and BEYOND.fullmatch(value) is not None
+
+
+Results: Any = cast(Any, validators).extend(
+    CountingValidator,
+    type_checker=cast(Any, Draft202012Validator).TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
