@@ -247,6 +247,16 @@ class Settings(BaseSettings):
         return self.parley_auth == "on"
 
     @property
+    def secrets(self) -> list[str]:
+        """What none may see: the values of the secret settings, and what in them is a secret of its own."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        found = [value.get_secret_value() for value in values.values() if isinstance(value, SecretStr)]
+        keys = split_list(self.parley_encryption_keys.get_secret_value()) if self.parley_encryption_keys else []
+        # Of an address, who logs in and with what: the password alone is often a word that stands everywhere.
+        logins = [f"{login}@" for each in found if ":" in (login := _login(each))]
+        return [*found, *(key.partition(":")[2] for key in keys), *logins]
+
+    @property
     def cors_origins(self) -> list[str]:
         """The origins of `PARLEY_CORS_ORIGINS`."""
         return split_list(self.parley_cors_origins)
@@ -305,6 +315,11 @@ class GivenSettings(Settings):
         """The arguments."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+
+def _login(url: str) -> str:
+    """User and password of an address, as they stand in it."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[0]
 
 
 def place_of(dsn: str) -> str:

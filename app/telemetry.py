@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.redaction import remember, without_known
 from app.settings import Settings
 
 # Spoken by libraries at INFO for every request or statement.
@@ -17,6 +18,7 @@ QUIET = ("httpx", "httpcore", "httpx2", "httpcore2", "asyncio", "apscheduler", "
 
 def configure(settings: Settings) -> None:
     """Send all logs of this process, ours and the libraries', to standard error in one form."""
+    remember(settings.secrets)
     json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     shared = _shared()
     structlog.configure(
@@ -65,16 +67,21 @@ def _uncoloured(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _rendering(*, json: bool) -> list[Processor]:
     clean = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if json:
-        return [clean, structlog.processors.format_exc_info, _plain, structlog.processors.JSONRenderer()]
+        return [clean, structlog.processors.format_exc_info, _plain, structlog.processors.JSONRenderer(), _redacted]
     # Plain tracebacks: the pretty ones show local variables, and those hold secrets.
     plain = structlog.dev.plain_traceback
-    return [clean, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return [clean, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain), _redacted]
 
 
 def _plain(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Ids as text, whatever a caller passed."""
     return {key: value if isinstance(value, str | int | float | bool | None | dict | list) else str(value)
             for key, value in event.items()}  # fmt: skip
+
+
+def _redacted(_: WrappedLogger, __: str, line: Any) -> str:
+    """The finished line, traceback and all, without the secrets this process knows."""
+    return without_known(str(line))
 
 
 @contextmanager

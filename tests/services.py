@@ -58,7 +58,10 @@ class Service:
     def _token(self, asked: Asked) -> tuple[int, Any]:
         secret = asked.form.get("client_secret")
         if (self.client_auth == "post") != (secret == "client-secret-1"):
-            return 401, {"error": "invalid_client", "error_description": f"not {secret}"}
+            return 401, {
+                "error": "invalid_client",
+                "error_description": f"not {secret} {asked.headers.get('authorization')}",
+            }
         if asked.form["grant_type"] == "refresh_token":
             if asked.form["refresh_token"] != self.refresh_token:
                 return 400, {"error": "invalid_grant", "error_description": asked.form["refresh_token"]}

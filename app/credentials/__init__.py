@@ -5,9 +5,9 @@ what is sealed to another key.
 """
 
 from app.credentials.access import Access, Credentials
-from app.credentials.box import MASK, PREFIX, Box, Envelope, is_mask, is_sealed, mask
+from app.credentials.box import PREFIX, Box, Envelope, is_mask, is_sealed, mask
 from app.credentials.kinds import CredentialKind
-from app.credentials.redact import redact
+from app.redaction import MASK, redact
 
 __all__ = [
     "MASK",

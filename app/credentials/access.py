@@ -14,12 +14,12 @@ from uuid import UUID
 
 from app.credentials.box import Box
 from app.credentials.kinds import KINDS, ApiKey, Basic, Bearer, CredentialKind, Headers, OAuth2
-from app.credentials.redact import redact
 from app.credentials.rows import TABLE, TOKEN, open_secrets, seal_secrets
 from app.db import Database, Row
 from app.egress import Egress, Response
 from app.errors import CredentialUnreadable, DatabaseUnavailable, EgressFailed, ToolError, Unreadable
 from app.models import new_id
+from app.redaction import redact, remember
 
 TOKEN_SECONDS = 15.0  # One request to a token endpoint.
 HOLD_SECONDS = 45.0  # After which a refresher counts as dead: longer than its requests and its writing.
@@ -105,8 +105,10 @@ class Credentials:
         """
         row = await self._load(workspace_id, name)
         kind = self._kind_of(row)
+        static = _static(kind)
+        remember(static.secrets, workspace_id)  # In the spellings of this kind, too.
         if not isinstance(kind, OAuth2):
-            return _static(kind)
+            return static
         token = self._token_of(row)
         if token is None or not row["fresh"] or row["token_no"] == stale:
             await self._renew(row)
@@ -114,8 +116,7 @@ class Credentials:
             token = self._token_of(row)
         if token is None:
             raise ToolError(f"the credential {name} was changed while a token was fetched for it")
-        secrets = tuple(text for text in (kind.client_secret, kind.refresh_token, token) if text)
-        return Access({"authorization": f"Bearer {token}"}, {}, secrets, row["token_no"])
+        return Access({"authorization": f"Bearer {token}"}, {}, (*static.secrets, token), row["token_no"])
 
     async def _load(self, workspace_id: UUID, name: str) -> Row:
         row = await self._database.fetchrow(LOAD, workspace_id, name)
@@ -220,7 +221,7 @@ class Credentials:
             form["scope"] = " ".join(kind.scopes)
         headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
         if client_auth == "basic":
-            headers["authorization"] = _basic(quote_plus(kind.client_id), quote_plus(kind.client_secret or ""))
+            headers["authorization"] = _client_basic(kind)
         else:
             form |= {"client_id": kind.client_id, "client_secret": kind.client_secret or ""}
         sent = urlencode({name: value for name, value in form.items() if value})
@@ -249,13 +250,22 @@ def _static(kind: CredentialKind) -> Access:
         case Headers():
             return Access(kind.headers, {}, tuple(kind.headers.values()))
         case OAuth2():
-            return Access(secrets=tuple(text for text in (kind.client_secret, kind.refresh_token) if text))
+            secrets = [text for text in (kind.client_secret, kind.refresh_token) if text]
+            if kind.client_secret:  # As the token endpoint may be told it, and others write it.
+                plain = _basic(kind.client_id, kind.client_secret)
+                secrets += [header.partition(" ")[2] for header in (_client_basic(kind), plain)]
+            return Access(secrets=tuple(secrets))
         case _:
             return NOTHING
 
 
 def _basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _client_basic(kind: OAuth2) -> str:
+    """How a client names itself in a header: RFC 6749, section 2.3.1."""
+    return _basic(quote_plus(kind.client_id), quote_plus(kind.client_secret or ""))
 
 
 def _place(row: Row) -> dict[str, Any]:

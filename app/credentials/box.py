@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.errors import ConfigurationError, Unreadable
+from app.redaction import MASK, remember
 from app.settings import Settings, split_list
 
 PREFIX = "sealed:v1:"
@@ -26,7 +27,6 @@ VERSION = 1
 KEY_BYTES, NONCE_BYTES, TAG_BYTES = 32, 12, 16
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-MASK = "****"
 # Four characters of anything shorter would give too much of it away.
 SHORTEST_SHOWN = 12
 HOW_TO_SET = (
@@ -89,6 +89,7 @@ class Box:
             ConfigurationError: when no key is set.
         """
         key_id = self.sealing_key_id()
+        remember(plaintext, workspace)
         bound = _bound(key_id, table, workspace, row, field)
         data_key, wrap_nonce, nonce = os.urandom(KEY_BYTES), os.urandom(NONCE_BYTES), os.urandom(NONCE_BYTES)
         wrapped = wrap_nonce + AESGCM(self.keys[key_id]).encrypt(wrap_nonce, data_key, bound)
@@ -107,9 +108,11 @@ class Box:
         bound = _bound(envelope.key_id, table, workspace, row, field)
         try:
             data_key = AESGCM(key).decrypt(envelope.wrapped[:NONCE_BYTES], envelope.wrapped[NONCE_BYTES:], bound)
-            return AESGCM(data_key).decrypt(envelope.nonce, envelope.ciphertext, bound).decode()
+            plaintext = AESGCM(data_key).decrypt(envelope.nonce, envelope.ciphertext, bound).decode()
         except InvalidTag:
             raise Unreadable("the sealed value was changed, moved, or sealed with another key of that name") from None
+        remember(plaintext, workspace)
+        return plaintext
 
     def sealing_key_id(self) -> str:
         """The id of the key that seals.

@@ -14,6 +14,7 @@ from app.credentials.box import Box, is_mask
 from app.credentials.kinds import KINDS, CredentialKind
 from app.errors import Conflict, Duplicate, InvalidRequest, NotFound, UnknownField, Unreadable
 from app.models import Credential, new_id
+from app.redaction import remember
 
 TABLE = "credentials"
 SECRET, TOKEN = "secret", "token"
@@ -124,6 +125,7 @@ def _fill(row: Credential, box: Box, made: CredentialKind) -> None:
 
 def seal_secrets(box: Box, workspace_id: UUID, row_id: UUID, secrets: Mapping[str, Any]) -> str:
     """The secrets of a credential as its row keeps them."""
+    remember(dict(secrets), workspace_id)
     return box.seal(json.dumps(secrets), table=TABLE, workspace=workspace_id, row=row_id, field=SECRET)
 
 
@@ -133,7 +135,9 @@ def open_secrets(box: Box, workspace_id: UUID, row_id: UUID, sealed: str) -> dic
     Raises:
         Unreadable: when they can't be opened with the configured keys.
     """
-    return json.loads(box.open(sealed, table=TABLE, workspace=workspace_id, row=row_id, field=SECRET))
+    secrets = json.loads(box.open(sealed, table=TABLE, workspace=workspace_id, row=row_id, field=SECRET))
+    remember(secrets, workspace_id)
+    return secrets
 
 
 def unreadable(box: Box, row: Credential) -> str | None:

@@ -105,7 +105,11 @@ class Effects:
         return artifact.shown
 
     async def schedule(self, context: CallContext, prompt: str, expression: str, timezone: str) -> str:
-        """Store a scheduled task under an id made of the effect key."""
+        """Store a scheduled task under an id made of the effect key.
+
+        Raises:
+            LeaseLost: when the claim does not hold any more.
+        """
         loaded = context.loaded
         body = tasks.TaskBody.model_validate(
             {
@@ -117,6 +121,8 @@ class Effects:
             }
         )
         async with self._database.engine_tx() as connection:
+            if await connection.fetchval(HELD, loaded.run_id, loaded.fence) is None:
+                raise LeaseLost
             created = await tasks.create(
                 connection,
                 context.settings,

@@ -42,6 +42,7 @@ from app.knowledge.library import Library
 from app.knowledge.memories import Memories
 from app.messages import Json, clean_result, clean_text
 from app.providers import cost_of
+from app.redaction import without_known
 from app.runs import Usage, Write
 from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool, offered
@@ -380,7 +381,7 @@ class Toolbox:
         except Exception as error:
             if clock.expired and not tool.idempotent:  # It may be at work over there still: only a person can say.
                 raise self._parked("effect", call, ASK, call.record.arguments) from error
-            said = _told(error, tool, timed_out=clock.expired)
+            said = _told(error, tool, self._loaded.workspace_id, timed_out=clock.expired)
             await self._failed(call, context, said, began, retry=isinstance(error, InvalidArguments))
             raise _as_told(said, retry=isinstance(error, InvalidArguments)) from error
         duration = (time.monotonic() - began) * 1000
@@ -402,12 +403,12 @@ class Toolbox:
         await self._recorder.finish_call(call, replace(record, duration_ms=round(duration, 2)), context.usage)
 
 
-def _told(error: Exception, tool: Tool, *, timed_out: bool) -> str:
+def _told(error: Exception, tool: Tool, workspace_id: UUID, *, timed_out: bool) -> str:
     """What the model is told; the words of an unexpected error stay in the log."""
     if timed_out:
         return f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
     if isinstance(error, ToolError | ParleyError):
-        return clean_text(error.detail, 2000)
+        return clean_text(without_known(error.detail, workspace_id), 2000)
     log.error("tool.broke", tool=tool.name, exc_info=error)
     return f"{tool.name} failed on an unexpected error ({type(error).__name__})"
 

@@ -20,6 +20,7 @@ from app.errors import (
     TimedOut,
 )
 from app.providers.names import DEMO
+from app.redaction import MASK, redact
 
 _MAX_MESSAGE = 300
 
@@ -72,7 +73,7 @@ def classify(exc: BaseException, secrets: Iterable[str] = ()) -> ParleyError:
         # A defect of ours: the log has the traceback, its message may hold anything.
         return ParleyError(f"The run stopped on an unexpected error ({type(exc).__name__}).")
     # Blanked before it is cut: half a key is no longer recognised.
-    detail = _sentence(exc, phrase, redact(_message(exc), secrets)[:_MAX_MESSAGE])
+    detail = _sentence(exc, phrase, _blanked(_message(exc), secrets)[:_MAX_MESSAGE])
     return kind(detail, retry_after=getattr(exc, "retry_after", None))
 
 
@@ -83,11 +84,9 @@ def cost_of(response: ModelResponse) -> Decimal | None:
     return response.usage.cost
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
+def _blanked(text: str, secrets: Iterable[str]) -> str:
     """The text with these secrets, and whatever looks like a key, blanked out."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return _KEYS.sub("***", text)
+    return _KEYS.sub(MASK, redact(text, secrets))
 
 
 def _kind(exc: BaseException) -> tuple[type[ParleyError], str]:

@@ -23,6 +23,7 @@ from app.knowledge.memories import Memories
 from app.messages import clean_text
 from app.models import new_id
 from app.providers import Providers, cost_of, default_model
+from app.redaction import without_known
 from app.settings import Settings
 from app.tools.clock import CallClock
 from app.tools.invoke import invoke, kept
@@ -203,7 +204,7 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
     except Park:
         return None, f"{tool.name} works inside a conversation only", "failed"
     except ParleyError as error:
-        return None, clean_text(error.detail, 2000), "failed"
+        return None, clean_text(without_known(error.detail, context.workspace_id), 2000), "failed"
     except Exception as error:
         failure = context.providers.failure(error)
         log.warning("tool.broke", tool=tool.name, exc_info=error)

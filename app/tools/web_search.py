@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr
 
 from app.egress import Response
 from app.errors import EgressFailed, ToolError
+from app.redaction import redact
 from app.settings import Settings
 from app.tools.tool import Arguments, Risk, Tool, ToolContext, parameters_of, validated
 
@@ -203,10 +204,12 @@ def _check(response: Response, provider: str, setting: str, secret: str = "") ->
 
 def _said(response: Response, secret: str) -> str:
     """The beginning of an answer that is no result, in words; a page is named as one."""
-    text = " ".join(response.text[:MAX_SAID_CHARACTERS].split())
+    # Blanked before it is cut: half a key is no longer recognised.
+    whole: str = redact(response.text, [secret])
+    text = " ".join(whole[:MAX_SAID_CHARACTERS].split())
     if not text or text.startswith("<"):
         return f"a page of the type {response.content_type or 'unknown'}" if text else "an empty answer"
-    return text.replace(secret, "***") if secret else text
+    return text
 
 
 def _listed(answer: dict[str, Any], name: str, provider: str) -> list[Any]:

@@ -229,6 +229,18 @@ async def test_a_refused_token_says_why_without_the_secret(
     assert await database.fetchval("select refresher from credentials") is None
 
 
+async def test_a_client_that_is_refused_sees_its_header_in_no_spelling(
+    reaching: httpx.AsyncClient, there: Service, database: Database
+) -> None:
+    await oauth(reaching, there, client_auth="basic")
+    failed = await called(reaching)
+    assert "the token endpoint answered 401 invalid_client not None Basic ****" in failed["error"]
+    sent = there.of("/token")[-1].headers["authorization"].partition(" ")[2]
+    assert base64.b64decode(sent) == b"parley:client-secret-1"
+    assert sent.rstrip("=") not in str(failed)
+    await without_secrets(database, failed)
+
+
 async def test_a_deleted_credential_is_gone_at_once(reaching: httpx.AsyncClient, there: Service) -> None:
     await oauth(reaching, there)
     await called(reaching)

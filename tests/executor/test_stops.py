@@ -630,6 +630,27 @@ async def test_a_stale_claim_plans_no_notification(world: World, engine: Engine)
         assert await world.events(conversation) == before
 
 
+async def test_a_stale_claim_stores_no_task(world: World, engine: Engine) -> None:
+    """Its run was taken over while the tool was at work."""
+    refused: list[Exception] = []
+
+    async def late(context: Any, arguments: dict[str, Any]) -> Any:
+        await world.database.execute("update runs set fence = fence + 1 where id = $1", context.run_id)
+        try:
+            await context.schedule_task("Look.", "0 9 * * *", "UTC")
+        except LeaseLost as error:
+            refused.append(error)
+        finally:
+            await world.database.execute("update runs set fence = fence - 1 where id = $1", context.run_id)
+        return "late"
+
+    async with tools(tool("late", late)):
+        conversation = await spawn(world, engine, in_turn(calls(("late", {})), text("ok")), tools=["late"])
+        await done(world, conversation)
+    assert len(refused) == 1
+    assert await world.database.fetchval("select count(*) from tasks") == 0
+
+
 async def test_a_run_keeps_the_tool_versions_it_started_with(world: World, engine: Engine) -> None:
     stall = asyncio.Event()
     results: list[Any] = []
