@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,27 @@ def test_the_run_state_diagram_is_the_state_machine() -> None:
     ends = set(re.findall(r"(\w+) --> \[\*\]", diagram[1]))
     assert begins == {"queued", "running"}
     assert ends == {str(state) for state, onward in TRANSITIONS.items() if not onward}
+
+
+def layers() -> list[set[str]]:
+    """The layers of the contract; brackets stand round what is not built yet."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [found] = [each["layers"] for each in contracts if each["type"] == "layers"]
+    return [{name.strip() for name in re.split(r"[|:]", line) if "(" not in name} for line in found]
+
+
+def test_the_layers_of_the_page_are_those_of_the_contract() -> None:
+    drawn = re.search(r"## Layers.*?```text\n(.*?)```", page("architecture.md"), re.S)
+    assert drawn
+    lines = re.sub(r"\n {4,}", " ", drawn[1]).splitlines()  # A layer that goes on stands further in.
+    assert [set(re.findall(r"[\w.]+", line)) for line in lines] == layers()
+
+
+def test_what_is_below_the_api_is_all_in_its_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [web] = [each["source_modules"] for each in contracts if each["id"] == "web"]
+    api = next(index for index, names in enumerate(layers()) if "app.api" in names)
+    assert set(web) == {"workers", *(name for names in layers()[api + 1 :] for name in names)}
 
 
 # --- the pages themselves ---------------------------------------------------------------------------

@@ -39,7 +39,7 @@ where chunks.workspace_id = $1 and chunks.search @@ asked.some
     and ($3::uuid[] is null or chunks.document_id = any($3))
 order by chunks.search @@ asked.every desc, ts_rank(chunks.search, asked.some, 1) desc, document_id, number limit $4
 """
-# Exact: every vector of the workspace is compared (docs/decisions/0013-exact-vectors-in-a-table-of-their-own.md).
+# Exact: every vector of the workspace is compared (docs/decisions/0015-exact-vectors-in-a-table-of-their-own.md).
 BY_VECTOR = """
 select document_id, number, 1 - (embedding <=> (select $2::real[]::halfvec)) as alike from embeddings
 where workspace_id = $1 and model = $3 and dimensions = $4 and ($5::uuid[] is null or document_id = any($5))
