@@ -33,8 +33,9 @@ from app.notifications.config import NotificationConfig
 from app.notifications.registry import add_channel
 from app.providers import add_provider
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk, Tool, ToolCall, ToolContext
+from app.tools import Risk, Tool, ToolCall, ToolContext
 from app.tools.approval import check_policy, rules_of
+from app.tools.registry import INSTALLED
 from app.tools.schema import check_schema
 from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, MAX_RETRIES, Arguments, parameters_of, read_arguments
 from app.verifiers import Verifier, add_verifier
@@ -144,7 +145,7 @@ def _marked(thing: T, register: Register) -> T:
 
 
 def _add_tool(made: Tool) -> None:
-    if BUILT_IN.setdefault(made.name, made) is not made:
+    if INSTALLED.setdefault(made.name, made) is not made:
         raise ConfigurationError(f"there is a tool called {made.name} already")
 
 

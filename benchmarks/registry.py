@@ -28,7 +28,8 @@ from app.models import new_id
 from app.patterns import PATTERNS
 from app.providers import Providers
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk, Tool, ToolContext
+from app.tools import Risk, Tool, ToolContext
+from app.tools.registry import INSTALLED
 from benchmarks.ground import prepared
 from benchmarks.machine import cpu_ms
 
@@ -111,7 +112,7 @@ async def double_it(context: ToolContext, arguments: dict[str, Any]) -> int:
 
 
 async def measure(rounds: int) -> None:
-    BUILT_IN["double"] = Tool("double", "Doubles a number.", PARAMETERS, Risk.READ, idempotent=True, call=double_it)
+    INSTALLED["double"] = Tool("double", "Doubles a number.", PARAMETERS, Risk.READ, idempotent=True, call=double_it)
     with tempfile.TemporaryDirectory() as home:
         async with prepared(Path(home)) as ground:
             dsn = await ground.database("registry")

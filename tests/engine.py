@@ -21,7 +21,8 @@ from app.providers import Providers
 from app.runs import TERMINAL_STATES, Claim, Inline, Recovered, claim, recover
 from app.settings import Settings
 from app.settle import Outcome, Settled, settle
-from app.tools import BUILT_IN, Risk, Tool
+from app.tools import Risk, Tool
+from app.tools.registry import INSTALLED
 
 AGENT = """
 with agent as (
@@ -222,13 +223,13 @@ def in_turn(*responses: ModelResponse | Exception) -> Script:
 @asynccontextmanager
 async def tools(*made: Tool) -> AsyncIterator[None]:
     """These tools are built in for a while."""
-    before = dict(BUILT_IN)
-    BUILT_IN.update({tool.name: tool for tool in made})
+    before = dict(INSTALLED)
+    INSTALLED.update({tool.name: tool for tool in made})
     try:
         yield
     finally:
-        BUILT_IN.clear()
-        BUILT_IN.update(before)
+        INSTALLED.clear()
+        INSTALLED.update(before)
 
 
 def tool(

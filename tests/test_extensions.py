@@ -25,7 +25,8 @@ from app.notifications import config as notification_config
 from app.notifications.registry import CHANNELS
 from app.providers import names, scripted
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk
+from app.tools import Risk
+from app.tools.registry import INSTALLED
 from app.verifiers import VERIFIERS
 from tests.engine import World, engine, in_turn, world
 from tests.engine import scripted as scripted_model
@@ -36,7 +37,7 @@ __all__ = ["engine", "world"]
 ROOT = Path(__file__).parents[1]
 SHOP = ROOT / "examples" / "parley-shop"
 REGISTRIES: list[dict[str, Any]] = [
-    BUILT_IN,
+    INSTALLED,
     CHANNELS,
     notification_config.EXTENDED,
     names.SOURCES,

@@ -14,10 +14,11 @@ from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database, dump_json
 from app.errors import ConfigurationError, Conflict, Duplicate, NotFound, UnknownReference
 from app.identity import Principal
 from app.knowledge import memories
-from app.models import Agent, AgentVersion, RegisteredTool, new_id
+from app.models import Agent, AgentVersion, new_id
 from app.patterns import PATTERN_TOOLS
 from app.settings import Settings
-from app.tools import BUILT_IN
+from app.tools import registry
+from app.tools.registry import INSTALLED
 
 DEFAULT_AGENT = "assistant"
 DEFAULT_AGENT_ID = UUID("00000000-0000-7000-8000-000000000004")
@@ -46,7 +47,7 @@ def offer(spec: AgentSpec, settings: Settings) -> None:
     """
     if spec.name == DEFAULT_AGENT or OFFERED.get(spec.name, spec) is not spec:
         raise ConfigurationError(f"there is an agent called {spec.name} already")
-    check(spec, settings, BUILT_IN)
+    check(spec, settings, INSTALLED)
     OFFERED[spec.name] = spec
 
 
@@ -56,7 +57,7 @@ async def seed(database: Database) -> None:
         name=DEFAULT_AGENT,
         instructions=DEFAULT_INSTRUCTIONS,
         description="Answers questions and works on tasks with the built-in tools.",
-        tools=[name for name, tool in BUILT_IN.items() if tool.kind == "builtin" and name not in PATTERN_TOOLS],
+        tools=[name for name, tool in INSTALLED.items() if tool.kind == "builtin" and name not in PATTERN_TOOLS],
     )
     await _seed(database, DEFAULT_AGENT_ID, spec)
     for offered in OFFERED.values():
@@ -151,12 +152,7 @@ async def checked(session: AsyncSession, settings: Settings, workspace_id: UUID,
     Raises:
         InvalidRequest: naming the field.
     """
-    registered = await session.scalars(
-        select(RegisteredTool.name).where(
-            RegisteredTool.workspace_id == workspace_id, RegisteredTool.deleted_at.is_(None)
-        )
-    )
-    return check(spec, settings, {*BUILT_IN, *registered})
+    return check(spec, settings, await registry.names(session, workspace_id))
 
 
 async def create(

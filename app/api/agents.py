@@ -21,7 +21,7 @@ from app.errors import InvalidRequest, MalformedBody, NotFound, UnsupportedMedia
 from app.models import Agent, AgentVersion, new_id
 from app.providers import missing_key
 from app.settings import Settings
-from app.tools import BUILT_IN, offered
+from app.tools.registry import INSTALLED, offered
 
 router = resource("agents")
 
@@ -132,7 +132,7 @@ def warnings_of(spec: dict[str, Any], settings: Settings) -> list[Warned]:
     return found + [
         Warned(code="tool_not_offered", field="tools", detail=f"{tool} is not offered with the present settings")
         for tool in spec["tools"]
-        if tool in BUILT_IN and tool not in at_hand
+        if tool in INSTALLED and tool not in at_hand
     ]
 
 

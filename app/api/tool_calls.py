@@ -11,8 +11,9 @@ from app.api.access import Caller, may
 from app.api.pages import Page, PageOf, paged
 from app.api.strict import resource
 from app.models import ToolCall
-from app.tools import BUILT_IN, history
+from app.tools import history
 from app.tools import registered as rows
+from app.tools.registry import INSTALLED
 
 router = resource("tools")
 
@@ -75,7 +76,7 @@ async def list_calls(
         found = await history.calls(
             session, caller.workspace_id, name, before=page.after, limit=page.fetch, state=state
         )
-        if not found and name not in BUILT_IN:
+        if not found and name not in INSTALLED:
             await rows.get(session, caller.workspace_id, name)
     return page.cut(found, _shown)
 
@@ -112,7 +113,7 @@ async def show_stats(
     """How many calls there were, how they ended, how long they took and what they cost."""
     since = since or datetime.now(UTC) - USUAL
     row = await history.numbers(caller.database, caller.workspace_id, name, since)
-    if not row["calls"] and name not in BUILT_IN:
+    if not row["calls"] and name not in INSTALLED:
         async with caller.transaction() as session:
             await rows.get(session, caller.workspace_id, name)
     p50, p95, p99 = row["percentiles"] or (None, None, None)

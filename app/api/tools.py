@@ -31,7 +31,6 @@ from app.api.tool_sources import connect
 from app.errors import (
     Conflict,
     Disabled,
-    Duplicate,
     InvalidArguments,
     InvalidTool,
     NotFound,
@@ -43,12 +42,12 @@ from app.knowledge.memories import Memories, Origin, Owner
 from app.models import RegisteredTool, ToolVersion, new_id
 from app.sandbox import Limits
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk, Tool
+from app.tools import Risk, Tool
 from app.tools import registered as rows
 from app.tools.clock import CallClock
 from app.tools.definition import Definition
 from app.tools.hand import Executed, HandContext, execute
-from app.tools.stored import stored_tool
+from app.tools.registry import INSTALLED, check_free, check_own, find
 
 router = resource("tools")
 
@@ -118,8 +117,8 @@ class ExecutedOut(BaseModel):
     error: str | None = Field(description="Why it failed; null when it did not.")
 
 
-def show_built_in(tool: Tool, settings: Settings) -> ToolOut:
-    """A built-in tool as the API shows it."""
+def show_installed(tool: Tool, settings: Settings) -> ToolOut:
+    """A tool of the installation as the API shows it."""
     return ToolOut(
         name=tool.name,
         kind=tool.kind,
@@ -170,10 +169,10 @@ async def list_tools(
 ) -> Page[ToolOut]:
     """Built-in and registered tools by name."""
     after = page.position or ""
-    built_in = [show_built_in(tool, caller.settings) for name, tool in BUILT_IN.items() if name > after]
+    installed = [show_installed(tool, caller.settings) for name, tool in INSTALLED.items() if name > after]
     async with caller.transaction() as session:
         found = await rows.page(session, caller.workspace_id, after=after, limit=page.fetch)
-    tools = [tool for tool in [*built_in, *map(show, found)] if kind in (None, tool.kind)]
+    tools = [tool for tool in [*installed, *map(show, found)] if kind in (None, tool.kind)]
     tools.sort(key=lambda tool: tool.name)
     return page.cut(tools, lambda tool: tool, key=lambda tool: tool.name)
 
@@ -181,8 +180,8 @@ async def list_tools(
 @router.get("/tools/{name}", summary="Show a tool")
 async def get_tool(name: str, caller: Reads) -> ToolOut:
     """A built-in or registered tool."""
-    if name in BUILT_IN:
-        return show_built_in(BUILT_IN[name], caller.settings)
+    if name in INSTALLED:
+        return show_installed(INSTALLED[name], caller.settings)
     async with caller.transaction() as session:
         return show(await rows.get(session, caller.workspace_id, name))
 
@@ -190,8 +189,8 @@ async def get_tool(name: str, caller: Reads) -> ToolOut:
 @router.get("/tools/{name}/versions", summary="List versions")
 async def list_versions(name: str, caller: Reads) -> Page[ToolOut]:
     """All versions of a registered tool, newest first."""
-    if name in BUILT_IN:
-        return Page(items=[show_built_in(BUILT_IN[name], caller.settings)], next_cursor=None)
+    if name in INSTALLED:
+        return Page(items=[show_installed(INSTALLED[name], caller.settings)], next_cursor=None)
     async with caller.transaction() as session:
         tool, _ = await rows.get(session, caller.workspace_id, name)
         versions: Sequence[ToolVersion] = await rows.versions(session, tool)
@@ -229,8 +228,7 @@ async def register_tool(body: RegisterBody, caller: Writes, key: Idempotent, res
 async def _create(
     body: ToolBody, caller: Caller, key: Idempotent, response: Response, *, async_only: bool = False
 ) -> ToolOut:
-    if body.name in BUILT_IN:
-        raise Duplicate(f"{body.name} is a built-in tool", field="name")
+    check_free(str(body.name))
     await check_credential(body.credential, caller)
     await _check_tools(body.name, body.tools, caller)
     values = {name: value for name, value in body.given.items() if name not in NO_CONTENT}
@@ -271,7 +269,7 @@ async def _check_tools(name: str, called: list[str] | None, caller: Caller) -> N
 @router.patch("/tools/{name}", summary="Change a tool")
 async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
     """New content is a new version, in force for whatever starts after this."""
-    _refuse_built_in(name)
+    check_own(name)
     async with caller.transaction() as session:
         _, version = await rows.get(session, caller.workspace_id, name)
     await check_credential(changes.credential, caller)
@@ -295,15 +293,13 @@ async def patch_tool(name: str, changes: ToolPatch, caller: Writes) -> ToolOut:
 @router.delete("/tools/{name}", status_code=204, summary="Delete a tool")
 async def delete_tool(name: str, caller: Writes) -> None:
     """Agents that name it go on without it; its name is free again."""
-    _refuse_built_in(name)
     async with caller.transaction() as session:
-        await rows.delete(session, caller.workspace_id, name)
+        try:
+            await rows.delete(session, caller.workspace_id, name)
+        except NotFound:
+            check_own(name)
+            raise
         audit.record(session, caller.entry("tool.delete", "tool", name))
-
-
-def _refuse_built_in(name: str) -> None:
-    if name in BUILT_IN:
-        raise Conflict(f"{name} is a built-in tool")
 
 
 # --- executing ------------------------------------------------------------------------------------
@@ -386,10 +382,5 @@ async def _of_code(stored: ToolVersion | None, caller: Caller) -> dict[str, Tool
 
 
 async def _at_hand(name: str, caller: Caller) -> tuple[Tool, ToolVersion | None]:
-    if name in BUILT_IN:
-        return BUILT_IN[name], None
     async with caller.transaction() as session:
-        tool, version = await rows.get(session, caller.workspace_id, name)
-    if not tool.enabled:
-        raise Disabled(f"the tool {name} is disabled")
-    return stored_tool(version.spec), version
+        return await find(session, caller.workspace_id, name)

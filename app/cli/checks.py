@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import aiosmtplib
 
-from app import sql
+from app import extensions, sql
 from app.cli.processes import alembic_config, newest_schema
 from app.credentials import Box
 from app.credentials.needs import unreadable_everywhere
@@ -21,6 +21,7 @@ from app.notifications.email import connection_options
 from app.providers import default_embedder, default_model, missing_key
 from app.redis import connect, ping
 from app.settings import Settings, place_of
+from app.tools import registry
 
 State = Literal["ok", "warning", "broken"]
 SMTP_SECONDS = 5.0
@@ -76,6 +77,18 @@ async def _server(settings: Settings) -> list[Check]:
     return [Check("server", "ok", detail)]
 
 
+async def _tools(database: Database, settings: Settings) -> list[Check]:
+    """Tools that nobody reaches, as the installation has others of their names."""
+    extensions.load(settings)
+    out_of_reach = await registry.hidden(database)
+    return [
+        Check(
+            "tools", "warning", f"{name} of {count} workspaces is out of reach: the installation has another; delete it"
+        )
+        for name, count in out_of_reach.items()
+    ]
+
+
 async def _authentication(settings: Settings) -> list[Check]:
     on = settings.auth_on
     return [Check("authentication", "ok", "on" if on else f"off: only this machine reaches {settings.parley_host}")]
@@ -89,7 +102,8 @@ async def _database(settings: Settings) -> list[Check]:
     try:
         version = await database.fetchval("select current_setting('server_version')")
         found = [Check("database", "ok", f"PostgreSQL {version}"), await _schema(database), _role_net(database)]
-        return [*found, await _vectors(database, settings), *await _credentials(database, settings)]
+        found += [await _vectors(database, settings), *await _credentials(database, settings)]
+        return [*found, *await _tools(database, settings)]
     finally:
         await database.close()
 

@@ -13,6 +13,7 @@ from app.errors import AgentGone, InputInvalid, LeaseLost
 from app.messages import Json
 from app.patterns import PATTERNS, Pattern
 from app.tools.approval import Occasion
+from app.tools.registry import in_reach
 from app.tools.schema import misfit
 
 USED = ("requests", "input_tokens", "output_tokens", "cost_usd", "tool_calls")
@@ -169,7 +170,7 @@ def loaded(row: Row) -> Loaded:
         message_seq=row["message_seq"],
         calls=row["calls"],
         decisions=row["decisions"],
-        registered_tools=row["registered_tools"],
+        registered_tools=in_reach(row["registered_tools"]),
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 

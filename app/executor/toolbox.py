@@ -45,11 +45,12 @@ from app.providers import cost_of
 from app.redaction import without_known
 from app.runs import Usage, Write
 from app.settings import Settings
-from app.tools import Park, ParkKind, Risk, Tool, offered
+from app.tools import Park, ParkKind, Risk, Tool
 from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter
 from app.tools.clock import CallClock
 from app.tools.invoke import invoke, kept
 from app.tools.mcp_sessions import Sessions
+from app.tools.registry import offered
 from app.tools.schema import fitting
 from app.tools.stored import registered_tool
 

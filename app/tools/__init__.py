@@ -1,6 +1,5 @@
 """Tools: what agents may call. A new one is one file here and one line below."""
 
-from app.settings import Settings
 from app.tools import (
     add_document,
     ask_person,
@@ -47,9 +46,4 @@ BUILT_IN: dict[str, Tool] = {
 }
 
 
-def offered(settings: Settings) -> dict[str, Tool]:
-    """The built-in tools that these settings make available."""
-    return {name: tool for name, tool in BUILT_IN.items() if tool.available(settings)}
-
-
-__all__ = ["BUILT_IN", "Park", "ParkKind", "Risk", "Tool", "ToolCall", "ToolContext", "offered"]
+__all__ = ["BUILT_IN", "Park", "ParkKind", "Risk", "Tool", "ToolCall", "ToolContext"]

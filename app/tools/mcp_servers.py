@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.errors import ConfigurationError, ToolError
 from app.settings import Settings
-from app.tools import BUILT_IN
 from app.tools.mcp import McpSource, McpSpec, execute, read_listing
 from app.tools.mcp_sessions import Json, Server, Sessions
+from app.tools.registry import INSTALLED
 from app.tools.tool import Tool, ToolContext
 
 log = structlog.stdlib.get_logger(__name__)
@@ -75,16 +75,16 @@ async def offer(settings: Settings, sessions: Sessions) -> list[str]:
     found = await asyncio.gather(*(_tools(sessions, name, program) for name, program in programs.items()))
     offered = {tool.name: tool for tools in found for tool in tools}
     for name, tool in offered.items():
-        if BUILT_IN.get(name, tool).kind != "mcp":
+        if INSTALLED.get(name, tool).kind != "mcp":
             raise _wrong(f"there is a tool called {name} already")
-        BUILT_IN[name] = tool
+        INSTALLED[name] = tool
     return list(offered)
 
 
 def withdraw(names: list[str]) -> None:
     """Offer these tools no longer."""
     for name in names:
-        BUILT_IN.pop(name, None)
+        INSTALLED.pop(name, None)
 
 
 async def _tools(sessions: Sessions, name: str, program: Program) -> list[Tool]:

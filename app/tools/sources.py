@@ -21,11 +21,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.db import Database, Row
 from app.errors import Conflict, DatabaseUnavailable, Duplicate, NotFound, ParleyError
 from app.models import RegisteredTool, ToolSource, new_id
-from app.tools import BUILT_IN
 from app.tools import registered as rows
 from app.tools.definition import Definition
 from app.tools.mcp import McpSource, read_listing, with_own
 from app.tools.mcp_sessions import Server, Sessions
+from app.tools.registry import check_free
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -160,8 +160,7 @@ async def take(
         Duplicate: when the name is taken by a tool from elsewhere.
     """
     name, kind = str(definition.spec["name"]), str(definition.spec["kind"])
-    if name in BUILT_IN:
-        raise Duplicate(f"{name} is a built-in tool", field="name")
+    check_free(name)
     try:
         tool, version = await rows.get(session, workspace_id, name, lock=source is not None)
     except NotFound:

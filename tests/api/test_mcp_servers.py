@@ -11,8 +11,8 @@ import pytest
 
 from app.errors import ConfigurationError
 from app.settings import Settings
-from app.tools import BUILT_IN
 from app.tools.mcp_servers import read_servers
+from app.tools.registry import INSTALLED
 from tests.api.conftest import serve
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ async def test_a_program_is_started_and_ended_with_the_process(
         assert (await client.get("/tool-sources")).json()["items"] == []
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert "here_add" not in BUILT_IN
+    assert "here_add" not in INSTALLED
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk
+from app.tools import Risk
+from app.tools.registry import INSTALLED
 from tests.engine import scripted, tool
 from workers import resident, worker
 
@@ -53,7 +54,7 @@ def install(journal: Journal) -> None:
         return arguments["n"]
 
     scripted("steps", model)
-    BUILT_IN["slow"] = tool("slow", slow, risk=Risk.WRITE, timeout_seconds=60)
+    INSTALLED["slow"] = tool("slow", slow, risk=Risk.WRITE, timeout_seconds=60)
 
 
 def main() -> None:

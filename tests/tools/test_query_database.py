@@ -18,7 +18,8 @@ from app.cli.checks import _sql_tools
 from app.errors import InvalidArguments, ToolError
 from app.settings import Settings
 from app.sql import session
-from app.tools import BUILT_IN, offered
+from app.tools import BUILT_IN
+from app.tools.registry import offered
 from tests.cluster import Cluster
 from tests.databases import dsn_of
 from tests.tools.context import Context

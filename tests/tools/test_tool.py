@@ -8,7 +8,8 @@ from jsonschema import Draft202012Validator
 
 from app.errors import InvalidArguments
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk, Tool, offered
+from app.tools import BUILT_IN, Risk, Tool
+from app.tools.registry import offered
 from app.tools.schema import fitting
 from tests.tools.context import Context
 

@@ -22,7 +22,8 @@ from app import failpoints, telemetry
 from app.main import create_app
 from app.notifications import deliver
 from app.settings import Settings
-from app.tools import BUILT_IN, Risk
+from app.tools import Risk
+from app.tools.registry import INSTALLED
 from tests.engine import scripted, tool
 from tests.faults.suite.failpoint import Slot, hook
 from tests.faults.suite.journal import Journal
@@ -101,9 +102,9 @@ def install(journal: Journal) -> None:
 
     scripted("suite", model, pause=0.02)
     scripted("flaky", flaky, pause=0.02)
-    BUILT_IN["note"] = tool("note", note, risk=Risk.WRITE, timeout_seconds=60)
-    BUILT_IN["tell"] = tool("tell", tell, risk=Risk.WRITE, timeout_seconds=60)
-    BUILT_IN["pay"] = tool("pay", pay, idempotent=False, risk=Risk.WRITE, timeout_seconds=60)
+    INSTALLED["note"] = tool("note", note, risk=Risk.WRITE, timeout_seconds=60)
+    INSTALLED["tell"] = tool("tell", tell, risk=Risk.WRITE, timeout_seconds=60)
+    INSTALLED["pay"] = tool("pay", pay, idempotent=False, risk=Risk.WRITE, timeout_seconds=60)
 
 
 def _arguments(called: str, name: str, n: int) -> dict[str, Any]:
