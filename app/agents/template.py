@@ -1,53 +1,23 @@
-"""Instructions are Jinja templates: rendered for each run, in a sandbox that also keeps them small."""
+"""Instructions are Jinja templates: rendered for each run, in a sandbox that keeps them small and their work bounded."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import ChainableUndefined, Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from app.agents.jinja import Instructions, begin
 from app.errors import InvalidRequest, RunFailed
 
 MAX_RENDERED = 400_000
-MAX_NUMBER = 10_000
-# What a template says of other templates: there are none.
-OF_OTHERS = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
-# Filters that make long text out of short text.
-STRETCHING = ("center", "format", "indent", "wordwrap")
-
-
-class Instructions(ImmutableSandboxedEnvironment):
-    """Jinja without attributes of Python's own, without loops over made-up ranges, without stretched strings."""
-
-    intercepted_binops = frozenset(["*", "**"])
-
-    def __init__(self) -> None:
-        """Take out what instructions don't need."""
-        # Nothing is escaped: this is text for a model, not HTML.
-        super().__init__(autoescape=False, undefined=ChainableUndefined)
-        self.globals.clear()
-        for name in STRETCHING:
-            del self.filters[name]
-
-    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
-        """Refuse, where Jinja would give an undefined value and a chain of them nothing."""
-        raise SecurityError(f"{attribute!r} of {type(obj).__name__} is not for templates")
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Multiply numbers only, and small ones."""
-        if not all(isinstance(value, int | float) and abs(value) <= MAX_NUMBER for value in (left, right)):
-            raise SecurityError(f"{operator} is for numbers up to {MAX_NUMBER}")
-        return super().call_binop(context, operator, left, right)
-
-    def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call methods such as `upper`, not with numbers large enough to stretch a string."""
-        if any(isinstance(value, int) and value > MAX_NUMBER for value in (*args, *kwargs.values())):
-            raise SecurityError(f"numbers up to {MAX_NUMBER} can be passed")
-        return super().call(__context, __obj, *args, **kwargs)
-
+KEPT = 64  # Templates held ready: reading a long one takes a second.
+TOO_DEEP = "it is nested too deeply"
+# What Python says of a template that is nested too deeply for its stack, its parser or its compiler.
+DEPTH = (RecursionError, MemoryError, SyntaxError)
 
 ENVIRONMENT = Instructions()
+template_of = lru_cache(KEPT)(ENVIRONMENT.from_string)
 
 
 def check_instructions(text: str) -> None:
@@ -57,20 +27,15 @@ def check_instructions(text: str) -> None:
         InvalidRequest: with the line and what is wrong there.
     """
     try:
-        _refuse_other_templates(text)
-        _render(ENVIRONMENT.from_string(text), {})
+        _render(template_of(text), {})
     except TemplateSyntaxError as error:
         raise InvalidRequest(f"line {error.lineno}: {error.message}", field="instructions") from error
     except SecurityError as error:
         raise InvalidRequest(f"the template is refused: {error}", field="instructions") from error
+    except DEPTH as error:
+        raise InvalidRequest(f"the template is refused: {TOO_DEEP}", field="instructions") from error
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
         return  # It stumbles over the values that are missing here; a run has them.
-
-
-def _refuse_other_templates(text: str) -> None:
-    named = next(ENVIRONMENT.parse(text).find_all(OF_OTHERS), None)
-    if named is not None:
-        raise TemplateSyntaxError("instructions can't take in other templates", named.lineno)
 
 
 def render_instructions(instructions: str, context: Mapping[str, Any]) -> str:
@@ -86,14 +51,17 @@ def render_instructions(instructions: str, context: Mapping[str, Any]) -> str:
     if "{" not in instructions:
         return instructions
     try:
-        return _render(ENVIRONMENT.from_string(instructions), context)
+        return _render(template_of(instructions), context)
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise RunFailed(f"the agent's instructions can't be rendered: {error}") from error
+    except DEPTH as error:
+        raise RunFailed(f"the agent's instructions can't be rendered: {TOO_DEEP}") from error
 
 
 def _render(template: Template, context: Mapping[str, Any]) -> str:
     parts: list[str] = []
     length = 0
+    begin()
     for part in template.generate(dict(context)):
         length += len(part)
         if length > MAX_RENDERED:
