@@ -5,7 +5,9 @@ gets to see is cleaned of its own alone: else it could guess at others' by looki
 """
 
 import base64
+import html
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -25,20 +27,37 @@ _lock = threading.Lock()  # Every thread writes log lines.
 
 
 def spellings(secrets: Iterable[str]) -> list[str]:
-    """Each secret as it may stand in a text: as it is, in a URL, in JSON, in base64; the longest first."""
-    found: set[str] = set()
-    for secret in secrets:
-        if len(secret) >= SHORTEST:
-            once = json.dumps(secret)[1:-1]
-            # Without the padding, which some leave away.
-            encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
-            found |= {secret, quote(secret, safe=""), quote_plus(secret), once, json.dumps(once)[1:-1], encoded}
-            found.add(encoded.replace("+", "-").replace("/", "_"))
+    """Each secret as it may stand in a text: as it is, in a URL, in JSON, HTML, base64 or hex; the longest first."""
+    found = {text for secret in secrets if len(secret) >= SHORTEST for text in _spelled(secret)}
     return sorted(found, key=len, reverse=True)
 
 
+def _spelled(secret: str) -> Iterator[str]:
+    yield secret
+    for url in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        yield from (url, re.sub(r"%[0-9A-F]{2}", lambda found: found[0].lower(), url))
+    for once in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
+        yield from (once, once.replace("/", "\\/"), json.dumps(once)[1:-1])
+    marked = html.escape(secret)  # Quotation marks are written in three ways.
+    yield from (html.escape(secret, quote=False), marked)
+    yield from (marked.replace("&#x27;", "&#39;"), marked.replace("&#x27;", "&#39;").replace("&quot;", "&#34;"))
+    yield from (secret.encode().hex(), secret.encode().hex().upper())
+    for encoded in _in_base64(secret.encode()):
+        yield from (encoded, encoded.replace("+", "-").replace("/", "_"))
+
+
+def _in_base64(secret: bytes) -> Iterator[str]:
+    """In base64, alone and behind other text such as a user's name: what no neighbour has a part in."""
+    yield base64.b64encode(secret).decode().rstrip("=")
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + secret).decode()
+        inner = encoded[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
+        if len(inner) >= SHORTEST_KNOWN:
+            yield inner
+
+
 def redact(value: Any, secrets: Iterable[str]) -> Any:
-    """A JSON value without any of these secrets, in keys as in values."""
+    """A JSON value without any of these secrets, in keys as in values; bytes are taken as a file's content."""
     return _without(value, spellings(secrets))
 
 
@@ -74,6 +93,10 @@ def _without(value: Any, secrets: list[str]) -> Any:
         for secret in secrets:
             if secret in value:
                 value = value.replace(secret, MASK)
+        return value
+    if isinstance(value, bytes):
+        for secret in secrets:
+            value = value.replace(secret.encode(), MASK.encode())
         return value
     if isinstance(value, dict):
         members = cast("dict[Any, Any]", value).items()

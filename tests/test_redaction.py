@@ -1,10 +1,12 @@
 """What is taken out of texts: the secrets of a call, and those that the process knows."""
 
 import base64
+import html
 import json
 import logging
+import re
 from collections.abc import Iterator
-from urllib.parse import quote_plus
+from urllib.parse import quote, quote_plus
 from uuid import uuid4
 
 import pytest
@@ -38,6 +40,14 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         json.dumps(json.dumps({"key": SECRET})),
         base64.b64encode(SECRET.encode()).decode(),
         base64.urlsafe_b64encode(SECRET.encode()).decode().rstrip("="),
+        quote(SECRET),
+        re.sub("%..", lambda found: found[0].lower(), quote_plus(SECRET)),
+        SECRET.encode().hex(),
+        SECRET.encode().hex().upper(),
+        html.escape(SECRET),
+        html.escape(SECRET, quote=False),
+        html.escape(SECRET).replace("&quot;", "&#34;"),
+        json.dumps(SECRET, ensure_ascii=False).replace("/", r"\/"),
     ],
 )
 def test_a_secret_goes_however_it_is_spelled(spelled: str) -> None:
@@ -49,6 +59,23 @@ def test_a_secret_goes_however_it_is_spelled(spelled: str) -> None:
             f"before {MASK}= after",
             f"before {MASK}== after",
         )
+
+
+@pytest.mark.parametrize("user", ["", "a", "ab", "abc"])
+def test_a_secret_goes_from_the_base64_of_more_than_itself(user: str) -> None:
+    for after in ("", ":realm"):
+        encoded = base64.b64encode(f"{user}:{SECRET}{after}".encode()).decode()
+        left = redact(f"Basic {encoded}", [SECRET])
+        around = left.removeprefix("Basic ").split(MASK)
+        assert len(around) == 2, left
+        # What stays are at most the characters that a neighbour has a part in.
+        assert len(around[0]) <= len(user) * 2 + 3
+        assert len(around[1].rstrip("=")) <= len(after) * 2 + 2
+
+
+def test_the_content_of_a_file_is_cleaned() -> None:
+    content = b"\x00\xff before " + SECRET.encode() + b" after"
+    assert redact([content], [SECRET]) == [b"\x00\xff before **** after"]
 
 
 def test_keys_and_members_are_cleaned_and_the_rest_stays() -> None:
