@@ -2,14 +2,12 @@
 
 from typing import Any, Literal
 
-import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app import __version__, agents, identity
 from app.api.access import edge_of, engine_of
 from app.api.metrics import CONTENT_TYPE
-from app.credentials.rotation import keep_canaries
 from app.db import Database
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
@@ -17,8 +15,6 @@ from app.providers import default_model
 from app.redis import connect, ping
 
 router = APIRouter(tags=["health"])
-
-log = structlog.stdlib.get_logger(__name__)
 
 # The migration this code needs.
 SCHEMA = "0010"
@@ -86,8 +82,6 @@ async def seed(engine: Engine) -> bool:
         return False
     await identity.seed(database)
     await agents.seed(database)
-    for wrong in await keep_canaries(database, engine.box):
-        log.error("encryption.key_is_wrong", reason=wrong)
     return True
 
 

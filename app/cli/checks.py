@@ -11,6 +11,7 @@ from app import extensions, sql
 from app.cli.processes import alembic_config, newest_schema
 from app.credentials import Box
 from app.credentials.needs import unreadable_everywhere
+from app.credentials.rotation import has_canaries, wrong_keys
 from app.db import TENANT_ROLE, Database
 from app.embedded import running
 from app.embedded.carriers import find_postgres, find_valkey
@@ -131,19 +132,24 @@ async def _vectors(database: Database, settings: Settings) -> Check:
 
 
 async def _credentials(database: Database, settings: Settings) -> list[Check]:
-    """Credentials that the keys do not open, with whose calls wait for them."""
-    if not await database.fetchval("select to_regclass('public.credentials') is not null"):
+    """Keys that are wrong or missing; credentials that they do not open, with whose calls wait for them."""
+    if not await has_canaries(database):
         return []
-    shut = await unreadable_everywhere(database, Box.from_settings(settings))
-    return [
-        Check(
-            "credentials",
-            "broken" if need.tools else "warning",
-            f"{name} is unreadable: set its key in PARLEY_ENCRYPTION_KEYS, or keep its secret anew; needed by "
-            f"the tools {', '.join(need.tools) or 'none'} and the agents {', '.join(need.agents) or 'none'}",
-        )
-        for name, need in shut
-    ] or [Check("credentials", "ok", "all are readable")]
+    box = Box.from_settings(settings)
+    wrong = [Check("encryption keys", "broken", each) for each in await wrong_keys(database, box)]
+    shut = await unreadable_everywhere(database, box)
+    return wrong + (
+        [
+            Check(
+                "credentials",
+                "broken" if need.tools else "warning",
+                f"{name} is unreadable: set its key in PARLEY_ENCRYPTION_KEYS, or keep its secret anew; needed by "
+                f"the tools {', '.join(need.tools) or 'none'} and the agents {', '.join(need.agents) or 'none'}",
+            )
+            for name, need in shut
+        ]
+        or [Check("credentials", "ok", "all are readable")]
+    )
 
 
 def _role_net(database: Database) -> Check:

@@ -1,6 +1,8 @@
 """Moving what is sealed to the first key, and finding out whether it can be opened at all."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
@@ -59,6 +61,8 @@ async def rotate(database: Database, box: Box, *, batch: int = BATCH) -> AsyncGe
 
     async for _ in _walk(database, reseal, batch):
         yield tally
+    if not tally.unreadable:
+        await database.execute(FORGET, first)
 
 
 async def check(database: Database, box: Box, *, batch: int = BATCH) -> AsyncGenerator[Tally]:
@@ -132,8 +136,15 @@ def _within(value: Any, visit: Callable[[str], str]) -> Any:
 
 # --- canaries -------------------------------------------------------------------------------------
 
+THERE = "select to_regclass('public.canaries') is not null"
 KEEP = "insert into canaries (key_id, sealed) values ($1, $2) on conflict do nothing"
 CANARIES = "select key_id, sealed from canaries"
+FORGET = "delete from canaries where key_id <> $1"  # Nothing is sealed with another key any more.
+
+
+async def has_canaries(database: Database) -> bool:
+    """Whether the schema is that far."""
+    return await database.fetchval(THERE)
 
 
 async def keep_canaries(database: Database, box: Box) -> list[str]:
@@ -142,16 +153,45 @@ async def keep_canaries(database: Database, box: Box) -> list[str]:
     Returns:
         What is wrong with the keys, in words; nothing when all is well.
     """
-    known = {row["key_id"]: row["sealed"] for row in await database.fetch(CANARIES)}
-    if box.keys and box.sealing_key_id() not in known:
+    wrong = await wrong_keys(database, box)
+    if box.keys:
         key_id = box.sealing_key_id()
         await database.execute(KEEP, key_id, box.seal(CANARY, **_canary_place(key_id)))
-    return [wrong for key_id, sealed in known.items() if (wrong := _wrong(box, key_id, sealed))]
+    return wrong
+
+
+async def wrong_keys(database: Database, box: Box) -> list[str]:
+    """What is wrong with the keys, in words: one is another than it was, or is missing while something needs it."""
+    known = {row["key_id"]: row["sealed"] for row in await database.fetch(CANARIES)}
+    missing = known.keys() - box.keys.keys()
+    # A key that was rotated away may be gone. Looked for only then: it reads whatever is sealed.
+    needed = await _key_ids(database) if missing else Counter[str]()
+    gone = [
+        f"the key {key_id!r} is not in PARLEY_ENCRYPTION_KEYS, and sealed {needed[key_id]} of the stored secrets: "
+        "they are unreadable"
+        for key_id in sorted(missing)
+        if needed[key_id]
+    ]
+    return gone + [wrong for key_id, sealed in known.items() if (wrong := _wrong(box, key_id, sealed))]
+
+
+async def _key_ids(database: Database) -> Counter[str]:
+    """How many of the stored secrets each key has sealed."""
+    found: Counter[str] = Counter()
+
+    def count(sealed: str, _: dict[str, Any]) -> str:
+        with suppress(Unreadable):
+            found[Envelope.read(sealed).key_id] += 1
+        return sealed
+
+    async for _ in _walk(database, count, BATCH):
+        pass
+    return found
 
 
 def _wrong(box: Box, key_id: str, sealed: str) -> str | None:
     if key_id not in box.keys:
-        return None  # A key that was rotated away may be gone: `check` tells whether something still needs it.
+        return None
     try:
         box.open(sealed, **_canary_place(key_id))
     except Unreadable:

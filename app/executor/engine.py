@@ -13,6 +13,7 @@ from app import approvals, charts, sandbox
 from app.approvals import NewApproval
 from app.conversations import Accepted, Beginnings, lock
 from app.credentials import Box, Credentials
+from app.credentials.rotation import has_canaries, keep_canaries
 from app.db import Database, Row
 from app.egress import Egress
 from app.errors import DatabaseUnavailable, ParleyError, all_errors
@@ -97,7 +98,7 @@ class Engine:
             DatabaseUnavailable: when PostgreSQL can't be reached.
         """
         engine = cls(settings, await Database.open(settings, name=f"parley {kind}"), kind=kind)
-        pauses = asyncio.create_task(engine._keep_pauses())
+        beside = [asyncio.create_task(work) for work in (engine._keep_pauses(), engine._look_at_keys())]
         try:
             await engine.bus.start(engine._on_control)
             engine.heartbeat.start()
@@ -105,8 +106,9 @@ class Engine:
             engine._programs = await mcp_servers.offer(settings, engine.sessions)
             yield engine
         finally:
-            pauses.cancel()
-            await asyncio.gather(pauses, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await engine.close()
 
     async def close(self) -> None:
@@ -291,6 +293,16 @@ class Engine:
                 for run_id in await paused(self.database, list(self.running)):
                     if run_id in self.running:
                         self.running[run_id].step_aside()
+
+    async def _look_at_keys(self) -> None:
+        """Tell the log once when the encryption keys don't open what is stored: what needs them waits, and no more."""
+        while True:
+            with contextlib.suppress(DatabaseUnavailable):
+                if await has_canaries(self.database):
+                    for wrong in await keep_canaries(self.database, self.box):
+                        log.error("encryption.key_is_wrong", reason=wrong)
+                    return
+            await asyncio.sleep(self.settings.parley_sweep_seconds)
 
     async def release_all(self) -> None:
         """Give back every run still held here, so that another process takes it at once."""

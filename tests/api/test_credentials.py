@@ -1,5 +1,6 @@
 """/credentials: secrets go in and never come out, whatever is asked or breaks."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -11,6 +12,7 @@ from app.cli.checks import run_checks
 from app.credentials import Box
 from app.credentials.rotation import check, keep_canaries, rotate
 from app.db import Database
+from app.executor import Engine
 from app.settings import Settings
 from tests.api.conftest import serve
 
@@ -149,8 +151,34 @@ async def test_a_canary_tells_a_wrong_key(client: httpx.AsyncClient, settings: S
     assert await keep_canaries(database, Box.from_settings(settings)) == []
     assert await keep_canaries(database, Box.from_settings(with_keys(settings, "k2", "k1"))) == []
     [wrong] = await keep_canaries(database, Box.from_settings(with_keys(settings, "k1=wrong")))
-    assert "'k1'" in wrong
+    assert "'k1' is not the one" in wrong
     assert await database.fetchval("select count(*) from canaries") == 2
+
+
+@pytest.mark.parametrize("kind", ["api", "worker"])
+async def test_each_process_tells_at_its_start_that_a_key_is_missing(
+    client: httpx.AsyncClient, settings: Settings, database: Database, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.post("/credentials", json=BEARER)
+    assert await keep_canaries(database, Box.from_settings(settings)) == []
+    without = with_keys(settings, "k2")
+    async with Engine.open(without, kind=kind), asyncio.timeout(5):
+        while not (said := [each for each in caplog.messages if "encryption.key_is_wrong" in each]):
+            await asyncio.sleep(0.01)
+    assert "the key 'k1' is not in PARLEY_ENCRYPTION_KEYS, and sealed 1 of the stored secrets" in said[0]
+    found = [check for check in await run_checks(without) if check.name == "encryption keys"]
+    assert ("broken", True) in [(check.state, "'k1'" in check.detail) for check in found]
+
+
+async def test_a_key_that_was_rotated_away_may_go(
+    client: httpx.AsyncClient, settings: Settings, database: Database
+) -> None:
+    await client.post("/credentials", json=BEARER)
+    assert await keep_canaries(database, Box.from_settings(settings)) == []
+    both = Box.from_settings(with_keys(settings, "k2", "k1"))
+    assert await tally(rotate(database, both)) == (1, 1, 0)
+    assert await keep_canaries(database, Box.from_settings(with_keys(settings, "k2"))) == []
+    assert [row["key_id"] for row in await database.fetch("select key_id from canaries")] == ["k2"]
 
 
 async def tally(steps: Any) -> tuple[int, int, int]:
