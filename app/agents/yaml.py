@@ -6,6 +6,9 @@ import yaml
 
 from app.agents.spec import AgentSpec
 from app.errors import InvalidRequest, MalformedBody
+from app.tools.plain_yaml import Loader, check_yaml
+
+MAX_CHARACTERS = 500_000  # What the longest instructions and schemas come to.
 
 
 class Writer(yaml.SafeDumper):
@@ -24,14 +27,8 @@ def _text(_: Any, text: str) -> yaml.ScalarNode:
 Writer.add_representer(str, _text)
 
 
-class Reader(yaml.SafeLoader):
-    """Reads plain data; an alias is refused, because a few of them can stand for gigabytes."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
-        return super().compose_node(parent, index)
+class Reader(Loader):
+    """Reads plain data."""
 
 
 # A date is text here: specs are JSON.
@@ -48,12 +45,14 @@ def dump_yaml(spec: AgentSpec) -> str:
 
 
 def read_yaml(text: str) -> dict[str, Any]:
-    """The values of an agent written as YAML.
+    """The values of an agent written as YAML; slow for long ones, so not on the event loop.
 
     Raises:
         MalformedBody: when it is not YAML.
-        InvalidRequest: when it is no mapping, or there are several.
+        InvalidRequest: when it is too long, no mapping, or there are several.
     """
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidRequest(f"an agent as YAML may have {MAX_CHARACTERS} characters", field="body")
     found = read_documents(text)
     if len(found) != 1:
         raise InvalidRequest("one agent is asked for: a mapping that begins with `name:`", field="body")
@@ -68,6 +67,7 @@ def read_documents(text: str) -> list[dict[str, Any]]:
         InvalidRequest: when one is no mapping.
     """
     try:
+        check_yaml(text, aliases=False)
         found = list(yaml.load_all(text, Loader=Reader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise MalformedBody(f"this is not YAML: {' '.join(str(error).split())[:300]}") from error

@@ -1,5 +1,6 @@
 """The resource /agents."""
 
+import asyncio
 import json
 from datetime import datetime
 from typing import Annotated, Any
@@ -174,7 +175,7 @@ async def _read(request: Request) -> AgentSpec:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in YAML_TYPES:
         raise UnsupportedMediaType("send the YAML raw, as application/yaml")
     try:
-        values = agents.read_yaml((await request.body()).decode())
+        values = await asyncio.to_thread(agents.read_yaml, (await request.body()).decode())
         # YAML says more than JSON can: what is left must pass as a JSON body would.
         values = read_json(json.dumps(values).encode())
     except UnicodeDecodeError as error:

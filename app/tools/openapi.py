@@ -14,8 +14,10 @@ from app.errors import InvalidTool
 from app.tools.definition import Definition, cleaned, name_within
 from app.tools.http import METHODS, define_http
 from app.tools.openapi_schema import Json, Writer, wrong
+from app.tools.plain_yaml import Loader, check_written, check_yaml
 
 MAX_DOCUMENT_BYTES = 5_000_000
+MAX_VALUES = 1_000_000  # Of a document in YAML, its aliases written out.
 MAX_OPERATIONS = 1000
 MAX_ANSWER_NODES = 2_000  # Of what one operation answers; a larger schema is left away.
 # What may be wrong with one operation alone.
@@ -66,13 +68,16 @@ def read_document(text: str | bytes) -> Json:
 
 
 def _read_yaml(text: str | bytes) -> Any:
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(text, Loader=loader)  # noqa: S506 - one of the safe loaders
+        check_yaml(text, aliases=True)
+        value = yaml.load(text, Loader=Loader)  # noqa: S506 - one of the safe loaders
+        check_written(value, MAX_VALUES)
+        return value
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
-        raise wrong(f"neither JSON nor YAML{where}") from None
+        said = getattr(error, "problem", None) or str(error)
+        raise wrong(f"neither JSON nor YAML{where}: {said[:200]}") from None
 
 
 def check_document(value: Any) -> Json:
