@@ -11,7 +11,7 @@ from uuid import UUID
 
 from app.conversations import Accepted, Turn, lock, reply
 from app.db import Connection, Database, Row
-from app.errors import AlreadyDecided, ApprovalExpired, ApprovalPending, InvalidRequest, NotFound
+from app.errors import AlreadyDecided, ApprovalExpired, ApprovalPending, InvalidArguments, InvalidRequest, NotFound
 from app.events import EventType, NewEvent, append
 from app.messages import Json
 from app.models import new_id
@@ -20,6 +20,9 @@ from app.runs import park as park_run
 from app.settings import Settings
 from app.settle import LOCK, Settled, announce, failed, settle
 from app.tools import ParkKind
+from app.tools.registry import INSTALLED
+from app.tools.schema import fitting
+from app.tools.stored import stored_tool
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,13 @@ class Decision:
     reason: str | None = None
 
 
-FIND = "select id, conversation_id, run_id, kind, state from approvals where id = $1 and workspace_id = $2"
+FIND = "select id, conversation_id, run_id, kind, state, tool from approvals where id = $1 and workspace_id = $2"
+# The version that the run keeps to.
+ASKED_TOOL = """
+select v.spec from runs r join tools t on t.workspace_id = r.workspace_id and t.name = $2 and t.deleted_at is null
+join tool_versions v on v.tool_id = t.id and coalesce(v.sha256 = r.pins->'tools'->>t.name, v.version = t.published_version)
+where r.id = $1
+"""
 # Invariant: decided once. The lock on the head puts decision, expiry and cancel in a row; the first finds `pending`.
 DECIDE = """
 update approvals set state = $2, decision = $3, decided_by = $4, reason = $5, decided_at = now()
@@ -169,11 +178,14 @@ async def decide(
         NotFound: no such approval.
         AlreadyDecided: it was decided, withdrawn or has expired.
         InvalidRequest: the arguments don't fit the kind.
+        InvalidArguments: the edited arguments don't fit the tool.
     """
     row = await connection.fetchrow(FIND, approval_id, workspace_id)
     if row is None:
         raise NotFound(f"there is no approval {approval_id}")
     check(row["kind"], decision)
+    if row["kind"] == "tool" and decision.approve and decision.arguments is not None:
+        await _check_edited(connection, row, decision.arguments)
     await lock(connection, workspace_id, row["conversation_id"])
     state = "approved" if decision.approve else "denied"
     body = {"arguments": decision.arguments} if decision.arguments is not None else None
@@ -195,6 +207,21 @@ def check(kind: str, decision: Decision) -> None:
         raise InvalidRequest('a question is approved with its answer: {"answer": "..."}', field="arguments.answer")
     if kind == "effect" and decision.approve and said.get("outcome") not in ("happened", "repeat", "fail"):
         raise InvalidRequest("outcome must be happened, repeat or fail", field="arguments.outcome")
+
+
+async def _check_edited(connection: Connection, row: Row, arguments: Json) -> None:
+    """Refuse arguments with which the call could not be made, while the question can still be answered."""
+    tool = INSTALLED.get(row["tool"])
+    if tool is None:
+        spec = await connection.fetchval(ASKED_TOOL, row["run_id"], row["tool"])
+        if spec is None:
+            return  # It is gone, and its call will say so.
+        tool = stored_tool(spec)
+    try:
+        fitting(tool.parameters, arguments)
+    except InvalidArguments as error:
+        field = f"arguments.{error.field}" if error.field else "arguments"
+        raise InvalidArguments(error.detail, field=field) from error
 
 
 async def _answer(connection: Connection, row: Row, state: str, reason: str | None) -> Settled:

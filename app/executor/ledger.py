@@ -77,7 +77,7 @@ class Ledger:
         """
         self._loaded = loaded
         self._tools = tools
-        self.versions = {each["name"]: each["version"] for each in loaded.registered_tools}
+        self._versions = {each["name"]: each["version"] for each in loaded.registered_tools}
         self._asked: int = loaded.used["tool_calls"]  # Calls asked for so far, however they ended.
         self.calls: dict[str, Call] = self._recovered()
 
@@ -113,7 +113,7 @@ class Ledger:
             message_seq=place.message_seq,
             call_index=place.call_index,
             sub_index=place.sub_index,
-            tool_version=self.versions.get(name),
+            tool_version=self._versions.get(name),
         )
 
     # --- calls begin -----------------------------------------------------------------------------------

@@ -39,10 +39,10 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     (select coalesce(json_agg(json_build_object('kind', p.kind, 'subject', p.subject, 'state', p.state,
         'decision', p.decision, 'args_sha256', p.args_sha256, 'reason', p.reason) order by p.id), '[]')
      from approvals p where p.run_id = r.id and p.state <> 'pending') as decisions,
-    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'spec', tv.spec,
-        'approval', t.approval)), '[]')
-     from tools t join tool_versions tv on tv.tool_id = t.id and tv.version = coalesce(
-        (r.pins->'tools'->>t.name)::bigint, t.published_version)
+    (select coalesce(json_agg(json_build_object('name', t.name, 'version', tv.version, 'sha256', tv.sha256,
+        'spec', tv.spec, 'approval', t.approval)), '[]')
+     from tools t join tool_versions tv on tv.tool_id = t.id
+        and coalesce(tv.sha256 = r.pins->'tools'->>t.name, tv.version = t.published_version)
      where t.workspace_id = r.workspace_id and t.deleted_at is null and t.enabled
         and t.name in (select json_array_elements_text(v.spec->'tools'))) as registered_tools
 from runs r join conversations c on c.id = r.conversation_id join heads h on h.conversation_id = c.id

@@ -61,8 +61,9 @@ class Recorder:
         self._ledger = Ledger(loaded, tools)
         self._model: str | None = model
         self._files = files
-        versions = self._ledger.versions
-        self._pins: Json | None = {"tools": versions} if versions and loaded.pins is None else None
+        # By content, so that another tool which gets the name meanwhile is not taken for it.
+        pinned = {each["name"]: each["sha256"] for each in loaded.registered_tools}
+        self._pins: Json | None = {"tools": pinned} if pinned and loaded.pins is None else None
         self._write_no = loaded.write_no
         self._turn = asyncio.Lock()
         self._pending: ModelResponse | None = None

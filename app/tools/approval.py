@@ -7,7 +7,7 @@ of its tools and a tool may have one of its own; both are held, and the stricter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -62,8 +62,8 @@ class ApprovalRule(BaseModel):
         return (not self.origins or occasion.origin in self.origins) and self.trusted in (None, occasion.trusted)
 
     def matches(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the rule speaks of a call with these arguments."""
-        return _alike(arguments, self.arguments)
+        """Whether the rule speaks of a call with these arguments; in doubt a rule that asks or denies does."""
+        return _alike(arguments, self.arguments, strict=self.policy == "auto")
 
 
 Rules = tuple[ApprovalRule, ...]
@@ -80,6 +80,12 @@ def rules_of(policy: object) -> Rules:
 def first_rule(rules: Rules, occasion: Occasion, arguments: Mapping[str, Any]) -> ApprovalRule | None:
     """The first rule that speaks of a call."""
     return next((rule for rule in rules if rule.covers(occasion) and rule.matches(arguments)), None)
+
+
+def with_defaults(parameters: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's arguments together with what the tool takes for those left out."""
+    declared: dict[str, Any] = parameters.get("properties", {})
+    return {name: each["default"] for name, each in declared.items() if "default" in each} | dict(arguments)
 
 
 def stricter(one: ApprovalRule, other: ApprovalRule) -> ApprovalRule:
@@ -101,39 +107,73 @@ def never(rules: Rules, occasion: Occasion) -> bool:
 
 # --- patterns -----------------------------------------------------------------------------------------
 
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _compared(value: Any, wanted: Any, sign: str) -> bool:
-    """Whether a number stands to another as the sign says; anything but a number does not."""
-    if not _is_number(value):
-        return False
-    return bool({"lt": value < wanted, "lte": value <= wanted, "gt": value > wanted, "gte": value >= wanted}[sign])
+# What may let a call go ahead must fit strictly. What would stop one fits in doubt: texts in either case, numbers written
+# as texts, one member of a list, and what can't be compared at all.
 
 
-def _holds(value: object, sign: str, wanted: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+
+
+def _number(value: Any, *, strict: bool) -> float | None:
+    if isinstance(value, str) and not strict:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    return value if _is_number(value) else None
+
+
+def _compared(value: Any, wanted: Any, sign: str, *, strict: bool) -> bool:
+    """Whether a number stands to another as the sign says."""
+    number = _number(value, strict=strict)
+    if number is None:
+        return not strict
+    return bool({"lt": number < wanted, "lte": number <= wanted, "gt": number > wanted, "gte": number >= wanted}[sign])
+
+
+def _holds(value: Any, sign: str, wanted: Any, *, strict: bool) -> bool:
     if sign == "in":
-        return any(_alike(value, each) for each in wanted)
+        return any(_alike(value, each, strict=strict) for each in wanted)
     if sign == "not":
-        return not _alike(value, wanted)
-    return _compared(value, wanted, sign)
+        return not _alike(value, wanted, strict=not strict)
+    return _compared(value, wanted, sign, strict=strict)
 
 
 COMPARISONS = frozenset({"lt", "lte", "gt", "gte", "in", "not"})
 
 
-def _alike(value: object, wanted: object) -> bool:
-    if isinstance(wanted, str) and isinstance(value, str):
-        return fnmatchcase(value, wanted)
+def _alike(value: Any, wanted: Any, *, strict: bool) -> bool:
+    if isinstance(value, list) and not isinstance(wanted, list):
+        members = cast("list[Any]", value)
+        each = (_alike(one, wanted, strict=strict) for one in members)
+        return bool(members) and all(each) if strict else any(each)
     if isinstance(wanted, dict) and wanted:
-        members = cast("dict[str, object]", wanted)
-        if members.keys() <= COMPARISONS:
-            return all(_holds(value, sign, each) for sign, each in members.items())
-        known = cast("dict[str, object]", value) if isinstance(value, Mapping) else None
-        return known is not None and all(_alike(known.get(name), each) for name, each in members.items())
+        return _fits(value, cast("dict[str, object]", wanted), strict=strict)
+    if isinstance(wanted, str):
+        return _reads_as(value, wanted, strict=strict)
+    if _is_number(wanted):
+        return _number(value, strict=strict) == wanted
     return value == wanted or (wanted == {} and isinstance(value, Mapping))
+
+
+def _fits(value: Any, wanted: dict[str, object], *, strict: bool) -> bool:
+    if wanted.keys() <= COMPARISONS:
+        return all(_holds(value, sign, each, strict=strict) for sign, each in wanted.items())
+    if not isinstance(value, Mapping):
+        return False
+    known = cast("Mapping[str, object]", value)
+    return all(_alike(known.get(name), each, strict=strict) for name, each in wanted.items())
+
+
+def _reads_as(value: Any, pattern: str, *, strict: bool) -> bool:
+    """Whether a text is as a pattern says, in which only * and ? are special."""
+    pattern = pattern.replace("[", "[[]")
+    if strict:
+        return isinstance(value, str) and fnmatchcase(value, pattern)
+    if value is None or isinstance(value, dict):
+        return False
+    return fnmatchcase(str(cast("object", value)).casefold(), pattern.casefold())
 
 
 # --- saving ---------------------------------------------------------------------------------------------

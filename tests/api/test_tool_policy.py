@@ -1,6 +1,5 @@
 """A tool's own approval policy, and rules by where a conversation came from."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -109,17 +108,54 @@ async def test_arguments_a_person_has_edited_are_held_to_the_deny_rules(
     assert "edited" in call["error"]
 
 
-async def test_edited_arguments_that_do_not_fit_never_reach_the_tool(client: httpx.AsyncClient, engine: Engine) -> None:
+async def test_edited_arguments_that_do_not_fit_leave_the_question_open(
+    client: httpx.AsyncClient, engine: Engine
+) -> None:
     await register(client, approval="ask")
     await agent(client)
     run_id = (await ask(client, "reverse hello", "mirror"))["run_id"]
     question = await pending(client, run_id)
-    edited = {"decision": "approve", "arguments": {"text": 5}}
-    await client.post(f"/approvals/{question['id']}/decision", json=edited)
-    async with asyncio.timeout(10):
-        while not (calls := (await client.get("/tools/reverse_string/calls?state=failed")).json()["items"]):
-            await asyncio.sleep(0.02)
-    assert "not of type 'string'" in calls[0]["error"]
+    decide = f"/approvals/{question['id']}/decision"
+    for arguments, field in (({"text": 5}, "arguments.text"), ({"texts": "a"}, "arguments.text")):
+        refused = await client.post(decide, json={"decision": "approve", "arguments": arguments})
+        problem = refused.json()
+        assert (refused.status_code, problem["code"], problem["field"]) == (422, "invalid_arguments", field)
+    assert (await pending(client, run_id))["id"] == question["id"]
+    assert (await client.post(decide, json={"decision": "approve", "arguments": {"text": "abc"}})).status_code == 200
+    assert "cba" in str((await ended(client, run_id))["result"])
+
+
+async def test_edited_arguments_of_a_built_in_tool_are_held_to_its_schema(
+    client: httpx.AsyncClient, engine: Engine
+) -> None:
+    await register(client)
+    await agent(client, approval={"calculator": "ask"})
+    run_id = (await ask(client, "Compute 2 + 3", "mirror"))["run_id"]
+    question = await pending(client, run_id)
+    edited = {"decision": "approve", "arguments": {"expression": 5, "x": [1]}}
+    refused = await client.post(f"/approvals/{question['id']}/decision", json=edited)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_arguments")
+    assert (await pending(client, run_id))["id"] == question["id"]
+
+
+async def test_a_tool_that_got_the_name_meanwhile_is_not_called(client: httpx.AsyncClient, engine: Engine) -> None:
+    await register(client, approval="ask")
+    await agent(client)
+    run_id = (await ask(client, "reverse hello", "mirror"))["run_id"]
+    question = await pending(client, run_id)
+    assert (await client.delete("/tools/reverse_string")).status_code == 204
+    for spy in ("'spied ' + text", "'spied upon ' + text"):
+        code = f"async def reverse_string(text: str) -> str:\n    return {spy}"
+        if spy.startswith("'spied '"):
+            await register(client, code=code)
+        else:
+            assert (await client.patch("/tools/reverse_string", json={"code": code})).status_code == 200
+    await client.post(f"/approvals/{question['id']}/decision", json={"decision": "approve"})
+    run = await ended(client, run_id)
+    assert run["state"] in ("completed", "failed")
+    assert "spied" not in str(run)
+    called = (await client.get("/tools/reverse_string/calls")).json()["items"]
+    assert [call["state"] for call in called if call["state"] == "done"] == []
 
 
 @pytest.mark.parametrize(

@@ -321,14 +321,25 @@ async def journal() -> AsyncIterator[Journal]:
 EDGES = ["model 0", "model 1", "model 2", *(f"{when} {n}" for n in range(4) for when in ("before", "after"))]
 
 
+# How many calls are done by then: those of earlier responses, and the others of its own.
+FINISHED = {"model 0": 0, "model 1": 3, "model 2": 4, "before 3": 3, "after 3": 3}
+
+
+async def finished(world: World, conversation: UUID, count: int) -> list[Any]:
+    """The calls that are recorded as done, once there are so many."""
+    async with asyncio.timeout(10):
+        while len(done := [call for call in await world.calls(conversation) if call["state"] == "done"]) < count:
+            await asyncio.sleep(0.01)
+    return done
+
+
 @pytest.mark.parametrize("edge", EDGES)
 async def test_death_at_each_edge(world: World, engine: Engine, journal: Journal, edge: str) -> None:
     journal.stop_at = edge
     conversation = await spawn(world, engine, journal.model, tools=["t"])
     run = await started(world, conversation)
     await asyncio.wait_for(journal.stopped.wait(), 5)
-    await asyncio.sleep(0.1)  # the other calls of the response finish and are recorded
-    recorded = [call for call in await world.calls(conversation) if call["state"] == "done"]
+    recorded = await finished(world, conversation, FINISHED.get(edge, 2))
     engine.spawn(await die(world, engine, run))
     row = await done(world, conversation)
     assert (row["state"], row["crash_count"], row["attempt"], row["fence"]) == ("completed", 1, 1, 2)
@@ -673,11 +684,16 @@ async def test_a_run_keeps_the_tool_versions_it_started_with(world: World, engin
     row = await done(world, conversation)
     assert row["state"] == "completed"
     assert results == ["one", "one"]
-    assert row["pins"] == {"tools": {"version_of": 1}}
+    hashes = {number: await version_sha256(world, number) for number in (1, 2)}
+    assert row["pins"] == {"tools": {"version_of": hashes[1]}}
     assert [call["tool_version"] for call in await world.calls(conversation)] == [1, 1]
     accepted = await world.say(conversation, "Again", inline=engine.inline)
     engine.welcome(accepted)
-    assert (await world.ended(accepted.run_id))["pins"] in (None, {"tools": {"version_of": 2}})
+    assert (await world.ended(accepted.run_id))["pins"] in (None, {"tools": {"version_of": hashes[2]}})
+
+
+async def version_sha256(world: World, version: int) -> str:
+    return await world.database.fetchval("select sha256 from tool_versions where version = $1", version)
 
 
 async def publish(world: World, version: int) -> None:

@@ -1,11 +1,12 @@
 """Approval policies: which rule speaks of a call, and what is refused when a policy is saved."""
 
+import math
 from typing import Any
 
 import pytest
 
 from app.errors import InvalidRequest
-from app.tools.approval import Occasion, check_policy, first_rule, never, rules_of
+from app.tools.approval import Occasion, check_policy, first_rule, never, rules_of, with_defaults
 
 API = Occasion("api", trusted=True)
 HOOK = Occasion("webhook", trusted=False)
@@ -21,15 +22,26 @@ def said(policy: object, arguments: dict[str, Any], occasion: Occasion = API) ->
     [
         ({"to": "*@example.com"}, {"to": "a@example.com"}, True),
         ({"to": "*@example.com"}, {"to": "a@example.org"}, False),
-        ({"to": "*@example.com"}, {"to": ["a@example.com"]}, False),
+        ({"to": "*@example.com"}, {"to": "A@EXAMPLE.com"}, True),
+        ({"to": "*@example.com"}, {"to": ["a@example.org", "a@example.com"]}, True),
+        ({"to": "*@example.com"}, {"to": []}, False),
+        ({"to": "report[1]@*"}, {"to": "report[1]@example.com"}, True),
+        ({"to": "report[1]@*"}, {"to": "report1@example.com"}, False),
         ({"to": "*"}, {}, False),
         ({"n": 5}, {"n": 5}, True),
         ({"n": {"gt": 100}}, {"n": 100.5}, True),
         ({"n": {"gt": 100}}, {"n": 100}, False),
         ({"n": {"gte": 1, "lt": 3}}, {"n": 2}, True),
         ({"n": {"gte": 1, "lt": 3}}, {"n": 3}, False),
-        ({"n": {"lte": 3}}, {"n": "2"}, False),
-        ({"n": {"lte": 3}}, {"n": True}, False),
+        ({"n": {"gt": 100}}, {"n": "5000"}, True),
+        ({"n": {"gt": 100}}, {"n": "50"}, False),
+        ({"n": {"gt": 100}}, {"n": math.nan}, True),
+        ({"n": {"gt": 100}}, {"n": "much"}, True),
+        ({"n": {"gt": 100}}, {"n": [1, 200]}, True),
+        ({"n": {"gt": 100}}, {}, True),
+        ({"n": {"lte": 3}}, {"n": True}, True),
+        ({"n": 5}, {"n": "5.0"}, True),
+        ({"n": "5"}, {"n": 5}, True),
         ({"n": {"in": ["a*", 7]}}, {"n": "abc"}, True),
         ({"n": {"in": ["a*", 7]}}, {"n": 8}, False),
         ({"n": {"not": "*@example.com"}}, {"n": "a@example.org"}, True),
@@ -44,6 +56,36 @@ def test_a_rule_speaks_of_the_arguments_that_match(
     pattern: dict[str, Any], arguments: dict[str, Any], matches: bool
 ) -> None:
     assert said({"policy": "deny", "arguments": pattern}, arguments) == ("deny" if matches else None)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arguments", "matches"),
+    [
+        ({"to": "*@example.com"}, {"to": "a@example.com"}, True),
+        ({"to": "*@example.com"}, {"to": "a@EXAMPLE.com"}, False),
+        ({"to": "*@example.com"}, {"to": ["a@example.com", "b@example.com"]}, True),
+        ({"to": "*@example.com"}, {"to": ["a@example.com", "a@example.org"]}, False),
+        ({"to": "*@example.com"}, {"to": []}, False),
+        ({"to": {"not": "*@evil.example"}}, {"to": "a@good.example"}, True),
+        ({"to": {"not": "*@evil.example"}}, {"to": ["a@good.example", "a@EVIL.example"]}, False),
+        ({"n": {"lte": 100}}, {"n": 50}, True),
+        ({"n": {"lte": 100}}, {"n": "50"}, False),
+        ({"n": {"lte": 100}}, {"n": math.nan}, False),
+        ({"n": {"lte": 100}}, {}, False),
+        ({"n": 5}, {"n": "5"}, False),
+        ({"n": "5"}, {"n": 5}, False),
+    ],
+)
+def test_what_lets_a_call_go_ahead_fits_strictly(
+    pattern: dict[str, Any], arguments: dict[str, Any], matches: bool
+) -> None:
+    assert said({"policy": "auto", "arguments": pattern}, arguments) == ("auto" if matches else None)
+
+
+def test_arguments_left_out_are_their_defaults() -> None:
+    parameters = {"properties": {"amount": {"type": "number", "default": 1000}, "to": {"type": "string"}}}
+    assert with_defaults(parameters, {"to": "a"}) == {"amount": 1000, "to": "a"}
+    assert with_defaults(parameters, {"amount": 1}) == {"amount": 1}
 
 
 def test_the_first_rule_that_speaks_of_a_call_counts() -> None:
