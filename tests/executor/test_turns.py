@@ -157,6 +157,21 @@ async def test_unknown_tools_and_bad_arguments_are_told_to_the_model(world: Worl
     assert parameters_of(Numbered)["required"] == ["n"]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    ["null", "[]", '""', "5", '["n", 1]', "[" * 100_000, '{"n":' * 100_000, '{"n": ' + "9" * 5000 + "}"],
+    ids=["null", "list", "text", "number", "pairs", "deep list", "deep object", "long number"],
+)
+async def test_arguments_that_are_no_object_are_told_to_the_model(world: World, engine: Engine, sent: str) -> None:
+    asked = ModelResponse(parts=[ToolCallPart("t", sent, tool_call_id="c0")])
+
+    script = in_turn(asked, calls(("t", {"n": 3}), prefix="d"), text("ok"))
+    async with tools(tool("t", validated(Numbered, work))):
+        row, conversation = await answered(world, engine, script, tools=["t"])
+    assert (row["state"], row["error"]) == ("completed", None)
+    assert [call["state"] for call in await world.calls(conversation)] == ["failed", "done"]
+
+
 async def test_failures_of_tools_are_results(world: World, engine: Engine) -> None:
     async def refuse(context: Any, arguments: dict[str, Any]) -> Any:
         raise ToolError("the page is gone")
@@ -327,7 +342,7 @@ async def test_a_retryable_error_is_tried_again_later(world: World, engine: Engi
     run = (await run_of(world, conversation))["id"]
     row = await world.until(run, lambda row: row["attempt"] == 2)
     assert (row["state"], row["error"]["retryable"]) == ("queued", True)
-    await asyncio.sleep(0.05)
+    await world.database.execute("update runs set run_at = now() where id = $1", run)
     (claim,) = await world.claim(owner=engine.owner)
     engine.spawn(claim)
     row = await done(world, conversation)

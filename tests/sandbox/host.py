@@ -126,13 +126,14 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self._over.set()
         self._thread.join()
-        self._once()
+        self.look()
 
     def _look(self) -> None:
         while not self._over.wait(0.01):
-            self._once()
+            self.look()
 
-    def _once(self) -> None:
+    def look(self) -> None:
+        """Look once, now."""
         self.own_mb = max(self.own_mb, _rss_mb(os.getpid()) - self._began_mb)
         for pid in _descendants(self._others):
             command = _command(pid)
