@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 from urllib.parse import urljoin
 
@@ -18,7 +19,11 @@ from app.tools.plain_yaml import Loader, check_written, check_yaml
 
 MAX_DOCUMENT_BYTES = 5_000_000
 MAX_VALUES = 1_000_000  # Of a document in YAML, its aliases written out.
-MAX_OPERATIONS = 1000
+MAX_PATHS = 10_000
+MAX_OPERATIONS = 1000  # Those that can't be a tool included.
+MAX_ARGUMENTS = 500  # Of one operation.
+MAX_MEDIA_TYPES = 20  # Of one body; those behind them are not looked at.
+MAX_TEXT = 2_000  # Of a path, an operationId, or the URL of a server.
 MAX_ANSWER_NODES = 2_000  # Of what one operation answers; a larger schema is left away.
 # What may be wrong with one operation alone.
 TOLD = ("url", "headers", "query", "body", "parameters", "name")
@@ -131,7 +136,7 @@ def read_operations(
             found.names.add(name_within(name, operation.id))
         except Unusable as error:
             found.skipped.append(Skipped(operation.id, str(error)))
-        if len(found.definitions) > MAX_OPERATIONS:
+        if len(found.definitions) + len(found.skipped) > MAX_OPERATIONS:
             raise wrong(f"more than {MAX_OPERATIONS} operations; choose some with include")
     for wanted in include or ():
         if wanted not in known:
@@ -153,6 +158,8 @@ def _tried(writer: Writer, document: Json, operation: "Operation", *others: Any)
         return _definition(writer, document, operation, *others)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Unusable("its description is not what OpenAPI says") from error
+    except RecursionError as error:
+        raise Unusable("it holds values that are nested too deeply") from error
     except InvalidTool as error:
         if error.field not in ("document", *TOLD):
             raise
@@ -171,18 +178,22 @@ class Operation:
     @property
     def id(self) -> str:
         """Its operationId, or one made of method and path."""
-        return str(self.spec.get("operationId") or cleaned(f"{self.method.lower()}{self.path}").rstrip("_"))
+        own = _text(self.spec.get("operationId"))[:MAX_TEXT]
+        return own or cleaned(f"{self.method.lower()}{self.path[:MAX_TEXT]}").rstrip("_")
 
 
 def _operations(document: Json) -> Iterator[Operation]:
-    for path, item in cast("Json", document["paths"]).items():
+    paths, writer = cast("Json", document["paths"]), Writer(document)
+    if len(paths) > MAX_PATHS:
+        raise wrong(f"more than {MAX_PATHS} paths")
+    for path, item in paths.items():
         if str(path).startswith("x-"):
             continue
-        shared = Writer(document).resolved(item, [])
+        shared = writer.resolved(item, [])
         for method in METHODS:
             spec = shared.get(method.lower())
             if isinstance(spec, dict):
-                yield Operation(method, path, cast("Json", spec), shared)
+                yield Operation(method, str(path), cast("Json", spec), shared)
 
 
 def _check_unique(definitions: Sequence[Definition]) -> None:
@@ -215,8 +226,14 @@ class Request:
         """Take an argument in; answers its placeholder."""
         own = re.sub(r"\W", "_", name, flags=re.ASCII)
         own = own if own[:1].isalpha() or own[:1] == "_" else f"_{own}"
-        while own in self.properties:
+        if len(name) > MAX_TEXT:
+            raise Unusable(f"the name of an argument is longer than {MAX_TEXT} characters")
+        if len(self.properties) == MAX_ARGUMENTS:
+            raise Unusable(f"it has more than {MAX_ARGUMENTS} arguments")
+        if own in self.properties:
             own = f"{place}_{own}"
+        while own in self.properties:
+            own = f"{own}_{len(self.properties)}"
         self.properties[own] = schema
         if required:
             self.required.append(own)
@@ -233,6 +250,8 @@ def _definition(
     fields: Json,
 ) -> Definition:
     writer.begin()
+    if len(operation.path) > MAX_TEXT:
+        raise Unusable(f"its path is longer than {MAX_TEXT} characters")
     request = Request(_server(document, operation, base_url, source) + operation.path)
     _add_parameters(writer, operation, request)
     _add_body(writer, operation, request)
@@ -262,7 +281,8 @@ def _definition(
 
 
 def _description(operation: Operation) -> str:
-    said = [str(operation.spec.get(each) or "").strip() for each in ("summary", "description")]
+    found = [_text(operation.spec.get(each)) for each in ("summary", "description")]
+    said = [each[:DESCRIPTION_CHARACTERS].strip() for each in found]
     text = "\n".join(dict.fromkeys(each for each in said if each)) or f"{operation.method} {operation.path}"
     return text[:DESCRIPTION_CHARACTERS] if len(text) >= 5 else f"{operation.method} {operation.path}: {text}"
 
@@ -273,6 +293,8 @@ def _server(document: Json, operation: Operation, base_url: str | None, source: 
     )
     server: Json = servers[0] if servers and not base_url else {"url": base_url or ""}
     variables: dict[str, Json] = server.get("variables") or {}
+    if len(str(server["url"])) > MAX_TEXT:
+        raise Unusable(f"the URL of its server is longer than {MAX_TEXT} characters")
     url = PATH_NAME.sub(lambda found: str(variables.get(found[1], {}).get("default", "")), str(server["url"]))
     url = urljoin(source, url) if source else url
     if not url.startswith(("http://", "https://")):
@@ -280,15 +302,20 @@ def _server(document: Json, operation: Operation, base_url: str | None, source: 
     return url.rstrip("/")
 
 
-def _add_parameters(writer: Writer, operation: Operation, request: Request) -> None:
-    listed: dict[tuple[str, str], Json] = {}
+def _parameters(writer: Writer, operation: Operation) -> list[tuple[str, str, Json]]:
+    """Place, name and description of each parameter; the operation's own take the place of its path's."""
     own: list[Any] = operation.spec.get("parameters") or []
     shared: list[Any] = operation.shared.get("parameters") or []
-    for given in [*shared, *own]:
-        parameter = writer.resolved(given, [])
-        listed[str(parameter.get("in")), str(parameter.get("name"))] = parameter
+    if len(own) + len(shared) > MAX_ARGUMENTS:
+        raise Unusable(f"it has more than {MAX_ARGUMENTS} parameters")
+    found = (writer.resolved(given, []) for given in [*shared, *own])
+    listed = {(str(each.get("in")), str(each.get("name"))): each for each in found}
+    return [(place, name, each) for (place, name), each in listed.items()]
+
+
+def _add_parameters(writer: Writer, operation: Operation, request: Request) -> None:
     placeholders: dict[str, str] = {}
-    for (place, name), parameter in listed.items():
+    for place, name, parameter in _parameters(writer, operation):
         if place == "header" and name.lower() in IGNORED_HEADERS:
             continue
         if place == "cookie":
@@ -310,18 +337,19 @@ def _add_parameters(writer: Writer, operation: Operation, request: Request) -> N
     request.url = PATH_NAME.sub(lambda found: _in_path(found[1], placeholders, request), request.url)
 
 
-def _in_path(name: str, placeholders: Mapping[str, str], request: Request) -> str:
+def _in_path(name: str, placeholders: dict[str, str], request: Request) -> str:
     if name in placeholders:
         return placeholders[name]
-    return request.argument(name, "path", {"type": "string"}, required=True)
+    placeholders[name] = request.argument(name, "path", {"type": "string"}, required=True)
+    return placeholders[name]
 
 
 def _parameter_schema(writer: Writer, parameter: Json) -> Json:
     contents: Json = parameter.get("content") or {}
     given: Any = parameter.get("schema") or _first(contents) or {}
     schema = writer.schema(given)
-    if parameter.get("description"):
-        schema = {"description": str(parameter["description"])[:DESCRIPTION_CHARACTERS]} | schema
+    if description := _text(parameter.get("description")):
+        schema = {"description": description[:DESCRIPTION_CHARACTERS]} | schema
     return schema
 
 
@@ -344,7 +372,8 @@ def _add_body(writer: Writer, operation: Operation, request: Request) -> None:
     if not operation.spec.get("requestBody"):
         return
     body = writer.resolved(operation.spec["requestBody"], [])
-    contents: Json = body.get("content") or {}
+    offered: Json = body.get("content") or {}
+    contents = dict(islice(offered.items(), MAX_MEDIA_TYPES))
     kind = next((each for each in contents if _is_json(each)), None)
     if kind is None and "application/x-www-form-urlencoded" in contents:
         kind, request.body_format = "application/x-www-form-urlencoded", "form"
@@ -372,14 +401,19 @@ def _answer_schema(document: Json, operation: Operation) -> Json | None:
         answers: Json = operation.spec.get("responses") or {}
         said = next((answers[code] for code in ("200", "201", "2XX", "default") if code in answers), None)
         contents: Json = writer.resolved(said or {}, []).get("content") or {}
-        given = next((each.get("schema") for kind, each in contents.items() if _is_json(kind)), None)
+        listed = islice(contents.items(), MAX_MEDIA_TYPES)
+        given = next((each.get("schema") for kind, each in listed if _is_json(kind)), None)
         return _object_of(writer.schema(given or {})) or None
-    except (InvalidTool, AttributeError, KeyError, TypeError, ValueError):
+    except (InvalidTool, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return None
 
 
 def _object_of(schema: Any) -> Json:
     return cast("Json", schema) if isinstance(schema, dict) else dict[str, Any]()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _is_json(media_type: str) -> bool:

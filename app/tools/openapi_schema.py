@@ -7,8 +7,11 @@ from app.errors import InvalidTool
 
 Json = dict[str, Any]
 
-MAX_NODES = 20_000  # Of one operation, references written out.
+MAX_NODES = 20_000  # Schemas and values of one operation, references written out.
 MAX_ALL_NODES = 300_000  # Of the whole document.
+NODE_CHARACTERS = 50  # A text counts as one more for each so many.
+MAX_DEPTH = 100
+MAX_KEYWORDS = 200  # Of one schema, those that are not read included.
 # What a model has no use for, or what other dialects mean by other words.
 DROPPED = frozenset({"example", "examples", "xml", "externalDocs", "discriminator", "nullable", "writeOnly", "$schema"})
 
@@ -25,11 +28,11 @@ class Writer:
         """Begin with all of the budget."""
         self._document = document
         self._most = nodes
-        self._nodes = self._all = 0
+        self._nodes = self._all = self._depth = 0
 
     def begin(self) -> None:
         """Begin another operation, with what is left for the document."""
-        self._all, self._nodes = self._all + self._nodes, 0
+        self._all, self._nodes, self._depth = self._all + self._nodes, 0, 0
 
     def resolved(self, value: Any, seen: list[str]) -> Json:
         """What a reference points at, through as many as there are; what stands beside one counts more.
@@ -46,7 +49,8 @@ class Writer:
                 raise wrong(f"{reference} refers to itself; recursive schemas can't be written out")
             seen.append(reference)
             beside = {name: each for name, each in found.items() if name != "$ref"}
-            found = self._pointed(reference) | beside
+            pointed = self._pointed(reference)
+            found = pointed | beside if beside else pointed
         return found
 
     def _pointed(self, reference: str) -> Json:
@@ -62,29 +66,48 @@ class Writer:
 
     def schema(self, value: Any, seen: Sequence[str] = ()) -> Any:
         """A schema as JSON Schema: references written out, `allOf` merged, `nullable` and its like in today's words."""
-        self._nodes += 1
-        if self._nodes > self._most or self._all + self._nodes > MAX_ALL_NODES:
-            raise wrong(f"an operation of more than {self._most} schemas, references written out")
+        self._count(1)
         if isinstance(value, bool):
             return value
         own = list(seen)
-        if len(own) > 100:
-            raise wrong("schemas nested deeper than 100 references")
+        if self._depth >= MAX_DEPTH:
+            raise wrong(f"schemas nested deeper than {MAX_DEPTH}")
         if again := _again(value, own):
             return {"description": f"another {again}"}
         found = self.resolved(value, own)
+        if len(found) > MAX_KEYWORDS:
+            raise wrong(f"a schema of more than {MAX_KEYWORDS} keywords")
+        self._depth += 1
         schema = {name: self._keyword(name, each, own) for name, each in found.items() if _kept(name)}
+        self._depth -= 1
         if "allOf" in schema:
             schema = _merged(schema)
         return _of_today(schema, found)
 
+    def _count(self, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > self._most or self._all + self._nodes > MAX_ALL_NODES:
+            raise wrong(f"an operation of more than {self._most} schemas and values, references written out")
+
     def _keyword(self, name: str, value: Any, seen: list[str]) -> Any:
         if name in ("properties", "patternProperties", "$defs", "dependentSchemas") and isinstance(value, dict):
-            return {key: self.schema(each, seen) for key, each in cast("Json", value).items()}
+            return {self._plain(key): self.schema(each, seen) for key, each in cast("Json", value).items()}
         if name in ("allOf", "oneOf", "anyOf", "prefixItems") and isinstance(value, list):
             return [self.schema(each, seen) for each in cast("list[Any]", value)]
         if name in ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"):
             return self.schema(value, seen)
+        return self._plain(value)
+
+    def _plain(self, value: Any) -> Any:
+        """A value that is no schema, such as a default: as it is, and counted with all it holds."""
+        waiting = [value]
+        while waiting:
+            each = waiting.pop()
+            self._count(1 + len(each) // NODE_CHARACTERS if isinstance(each, str) else 1)
+            if isinstance(each, dict):
+                waiting += [*cast("Json", each), *cast("Json", each).values()]
+            elif isinstance(each, list):
+                waiting += cast("list[Any]", each)
         return value
 
 
