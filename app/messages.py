@@ -151,13 +151,16 @@ def tool_calls_of(body: Json) -> list[Json]:
 
 
 def arguments_of(raw: Any) -> Any:
-    """A call's arguments as a value; text that is no JSON stays text."""
+    """A call's arguments as an object; what a model sends that is none stays as it came, as text."""
+    if isinstance(raw, dict):
+        return cast("Json", raw)
     if not isinstance(raw, str):
-        return raw or {}
+        return {} if raw is None else str(raw)
     try:
-        return json.loads(raw) if raw.strip() else {}
-    except ValueError:
+        value: Any = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError):
         return raw
+    return cast("Json", value) if isinstance(value, dict) else raw
 
 
 def _show(part: Json) -> Iterator[Json]:
