@@ -17,7 +17,8 @@ from app.api.shapes import Body
 from app.api.strict import resource
 from app.errors import InvalidRequest, NotFound, UnknownReference
 from app.knowledge import memories
-from app.knowledge.memories import MAX_KEY, MAX_TEXT, Origin, Owner, Scope, Shown, Wanted
+from app.knowledge.memories import MAX_KEY, MAX_TEXT, Owner, Scope, Shown, Wanted
+from app.knowledge.writer import Writer
 from app.models import Principal, new_id
 
 router = resource("memories")
@@ -135,8 +136,8 @@ async def create_memory(body: MemoryBody, caller: Writes, key: Idempotent, respo
         if repeat := await key.claim(session, caller, "memory", memory_id):
             memory_id = repeat.uuid
         else:
-            owner, origin = await _owner(session, caller, body), Origin(caller.principal.id)
-            await memories.create(session, workspace_id, owner, body.text, body.key, origin, memory_id=memory_id)
+            owner, writer = await _owner(session, caller, body), Writer(caller.principal.id)
+            await memories.create(session, workspace_id, owner, body.text, body.key, writer, memory_id=memory_id)
             audit.record(session, caller.entry("memory.create", "memory", memory_id, scope=owner.scope))
         response.headers["Location"] = f"/memories/{memory_id}"
         return show(await memories.get(session, workspace_id, memory_id))
@@ -189,7 +190,7 @@ async def patch_memory(memory_id: UUID, changes: MemoryPatch, caller: Writes) ->
     if given.get("text", "") is None:
         raise InvalidRequest("text: what is remembered can't be null; delete the memory instead", field="text")
     async with caller.transaction() as session:
-        await memories.change(session, caller.workspace_id, memory_id, given, Origin(caller.principal.id))
+        await memories.change(session, caller.workspace_id, memory_id, given, Writer(caller.principal.id))
         audit.record(session, caller.entry("memory.patch", "memory", memory_id, fields=sorted(given)))
         return show(await memories.get(session, caller.workspace_id, memory_id))
 

@@ -15,7 +15,7 @@ from app.errors import InvalidRequest, InvalidTool, NotFound, UnknownReference
 from app.models import new_id
 from app.tools import Risk, sources
 from app.tools.openapi import MAX_DOCUMENT_BYTES, Import, check_document, read_document, read_operations
-from app.tools.sources import Action, Found, Taken
+from app.tools.sources import Action, Contents, Taken
 
 router = resource("tools")
 
@@ -89,7 +89,7 @@ async def take_in(body: ImportBody, caller: Caller, key: IdempotencyKey) -> Impo
     await check_credential(body.credential, caller)
     read = await _read(body, caller)
     skipped = [(each.operation, each.reason) for each in read.skipped]
-    found = Found(read.definitions, skipped, read.names)
+    found = Contents(read.definitions, skipped, read.names)
     async with caller.transaction() as session:
         taken = await _taken(body, caller, session, found, key)
     return ImportOut(
@@ -100,7 +100,7 @@ async def take_in(body: ImportBody, caller: Caller, key: IdempotencyKey) -> Impo
     )
 
 
-async def _taken(body: ImportBody, caller: Caller, session: Any, found: Found, key: IdempotencyKey) -> list[Taken]:
+async def _taken(body: ImportBody, caller: Caller, session: Any, found: Contents, key: IdempotencyKey) -> list[Taken]:
     who, workspace_id = caller.principal.id, caller.workspace_id
     if body.preview or await key.claim(session, caller, "import", f"{new_id()} {body.name}"):
         return [await sources.take(session, workspace_id, who, each, source=None) for each in found.definitions]

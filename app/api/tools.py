@@ -36,9 +36,9 @@ from app.errors import (
     NotFound,
     UnknownReference,
 )
-from app.knowledge import library
 from app.knowledge.library import Library
-from app.knowledge.memories import Memories, Origin, Owner
+from app.knowledge.memories import Memories, Owner
+from app.knowledge.writer import Writer
 from app.models import RegisteredTool, ToolVersion, new_id
 from app.sandbox import Limits
 from app.settings import Settings
@@ -352,13 +352,13 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
 
 
 def _documents(caller: Caller) -> Library:
-    return Library(caller.database, caller.engine.embedder, caller.workspace_id, library.Origin(caller.principal.id))
+    return Library(caller.database, caller.engine.embedder, caller.workspace_id, Writer(caller.principal.id))
 
 
 def _memories(caller: Caller) -> Memories:
     """A call by hand has a person, and no agent or task."""
     who = caller.principal.id
-    return Memories(caller.database, caller.workspace_id, {"person": Owner(principal_id=who)}, Origin(who))
+    return Memories(caller.database, caller.workspace_id, {"person": Owner(principal_id=who)}, Writer(who))
 
 
 EXECUTED = "select result, duration_ms, error from tool_calls where workspace_id = $1 and id = $2"

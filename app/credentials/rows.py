@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.credentials.box import Box, is_mask
 from app.credentials.kinds import KINDS, CredentialKind
 from app.errors import Conflict, Duplicate, InvalidRequest, NotFound, UnknownField, Unreadable
-from app.models import Credential, new_id
+from app.models import Credential
 from app.redaction import remember
 
 TABLE = "credentials"
@@ -57,7 +57,7 @@ async def create(
     """
     made = read_kind(kind, values)
     _refuse_masks(made)
-    row = Credential(id=row_id or new_id(), workspace_id=workspace_id, name=name, kind=kind, token_no=0)
+    row = Credential(id=row_id, workspace_id=workspace_id, name=name, kind=kind, token_no=0)
     _fill(row, box, made)
     session.add(row)
     await _flush(session, row)

@@ -110,6 +110,12 @@ class Response:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
+    def retry_after(self) -> float | None:
+        """The seconds that the service asks to wait; a date is not read."""
+        value = self.headers.get("retry-after", "").strip()
+        return float(value) if value.isascii() and value.isdecimal() else None
+
+    @property
     def text(self) -> str:
         """The body as text in its declared encoding, else UTF-8."""
         return httpx.Response(self.status, headers=self._text_headers(), content=self.body).text

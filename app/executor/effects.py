@@ -17,10 +17,10 @@ from app.errors import LeaseLost, ParleyError, ToolError
 from app.events import Bus, EventType, NewEvent, append
 from app.executor.load import Loaded
 from app.executor.toolbox import CallContext
-from app.knowledge import library
 from app.knowledge.embedding import Embedder
 from app.knowledge.library import Library
-from app.knowledge.memories import Memories, Origin, Owner, Scope
+from app.knowledge.memories import Memories, Owner, Scope
+from app.knowledge.writer import Writer
 from app.messages import clean_text
 from app.models import Run
 from app.notifications import Notice, NotificationConfig, plan
@@ -141,8 +141,8 @@ class Effects:
             if await connection.fetchval(HELD, loaded.run_id, loaded.fence) is None:
                 raise LeaseLost
 
-        origin = library.Origin(loaded.principal_id, loaded.trusted, loaded.conversation_id, loaded.run_id)
-        return Library(self._database, self._embedder, loaded.workspace_id, origin, hold)
+        writer = Writer(loaded.principal_id, loaded.trusted, loaded.conversation_id, loaded.run_id)
+        return Library(self._database, self._embedder, loaded.workspace_id, writer, hold)
 
     def memories(self, context: CallContext) -> Memories:
         """The memories of those the run belongs to: nothing that a model says can name others."""
@@ -153,8 +153,8 @@ class Effects:
             if await session.scalar(ours.with_for_update(key_share=True)) is None:  # As `HELD`.
                 raise LeaseLost
 
-        origin = Origin(loaded.principal_id, loaded.trusted, loaded.conversation_id, loaded.run_id)
-        return Memories(self._database, loaded.workspace_id, _owners(loaded), origin, hold)
+        writer = Writer(loaded.principal_id, loaded.trusted, loaded.conversation_id, loaded.run_id)
+        return Memories(self._database, loaded.workspace_id, _owners(loaded), writer, hold)
 
 
 def _owners(loaded: Loaded) -> dict[Scope, Owner]:

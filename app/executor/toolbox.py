@@ -48,7 +48,7 @@ from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool
 from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter
 from app.tools.clock import CallClock
-from app.tools.invoke import invoke, kept
+from app.tools.invoke import invoke, kept, said_of_timeout
 from app.tools.mcp_sessions import Sessions
 from app.tools.registry import offered
 from app.tools.schema import fitting
@@ -407,7 +407,7 @@ class Toolbox:
 def _told(error: Exception, tool: Tool, workspace_id: UUID, *, timed_out: bool) -> str:
     """What the model is told; the words of an unexpected error stay in the log."""
     if timed_out:
-        return f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+        return said_of_timeout(tool)
     if isinstance(error, ToolError | ParleyError):
         return clean_text(without_known(error.detail, workspace_id), 2000)
     log.error("tool.broke", tool=tool.name, exc_info=error)

@@ -1,6 +1,6 @@
 """The door of tools to the documents of their workspace."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,23 +12,7 @@ from app.knowledge.embedding import Embedder
 from app.knowledge.metadata import checked_filters
 from app.knowledge.reading import MARKDOWN, Reading, checked
 from app.knowledge.search import Found, search
-
-Hold = Callable[[Connection], Awaitable[None]]
-
-
-async def _nobody(connection: Connection) -> None:
-    """A call by hand has no run that could be lost."""
-    del connection
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who adds documents: a principal, and the run that acts for them."""
-
-    principal_id: UUID | None
-    trusted: bool = True
-    conversation_id: UUID | None = None
-    run_id: UUID | None = None
+from app.knowledge.writer import Hold, Writer, by_hand
 
 
 @dataclass(frozen=True)
@@ -42,8 +26,8 @@ class Library:
     database: Database
     embedder: Embedder
     workspace_id: UUID
-    origin: Origin
-    hold: Hold = _nobody
+    writer: Writer
+    hold: Hold[Connection] = by_hand
 
     async def search(self, query: str, filters: Mapping[str, Any] | None, limit: int) -> Found:
         """The chunks that answer a query, best first.
@@ -70,10 +54,10 @@ class Library:
                 reading=checked(Reading(text, MARKDOWN), field="text"),
                 size=len(text.encode()),
                 metadata=metadata,
-                trusted=self.origin.trusted,
-                conversation_id=self.origin.conversation_id,
-                run_id=self.origin.run_id,
-                principal_id=self.origin.principal_id,
+                trusted=self.writer.trusted,
+                conversation_id=self.writer.conversation_id,
+                run_id=self.writer.run_id,
+                principal_id=self.writer.principal_id,
             )
         )
         chunks = await documents.cut(new)

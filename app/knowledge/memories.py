@@ -4,7 +4,7 @@ Each belongs to one owner. Tools reach the owners of their run alone, through `M
 workspace's over the API.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.db import Connection, Database, Row
 from app.errors import Duplicate, MemoryFull, NotFound, ToolError
+from app.knowledge.writer import Hold, Writer, by_hand
 from app.messages import clean_text
 from app.models import Agent, Memory, Task
 
@@ -82,23 +83,6 @@ def scope_of(agent_id: UUID | None, task_id: UUID | None) -> Scope:
     return "agent" if agent_id else "task" if task_id else "person"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a memory comes from.
-
-    Attributes:
-        written_by: On whose behalf it is written.
-        trusted: Whether somebody of the workspace stands behind the words.
-        conversation_id: Where a run wrote it.
-        run_id: The run.
-    """
-
-    written_by: UUID | None
-    trusted: bool = True
-    conversation_id: UUID | None = None
-    run_id: UUID | None = None
-
-
 # --- one memory -------------------------------------------------------------------------------------
 
 
@@ -108,7 +92,7 @@ async def create(
     owner: Owner,
     said: str,
     key: str | None,
-    origin: Origin,
+    writer: Writer,
     *,
     memory_id: UUID,
 ) -> Memory:
@@ -120,7 +104,7 @@ async def create(
     """
     await _stand_in_line(session, workspace_id, owner)
     await _refuse_taken(session, workspace_id, owner, key)
-    return await _insert(session, workspace_id, owner, said, key, origin, memory_id)
+    return await _insert(session, workspace_id, owner, said, key, writer, memory_id)
 
 
 async def remember(
@@ -129,7 +113,7 @@ async def remember(
     owner: Owner,
     said: str,
     key: str | None,
-    origin: Origin,
+    writer: Writer,
     *,
     memory_id: UUID,
 ) -> Memory:
@@ -143,10 +127,10 @@ async def remember(
     if kept := await session.scalar(again):
         return kept
     if kept := await _keyed(session, workspace_id, owner, key):
-        _write(kept, said, origin)
+        _write(kept, said, writer)
         await session.flush()
         return kept
-    return await _insert(session, workspace_id, owner, said, key, origin, memory_id)
+    return await _insert(session, workspace_id, owner, said, key, writer, memory_id)
 
 
 async def _stand_in_line(session: AsyncSession, workspace_id: UUID, owner: Owner) -> None:
@@ -172,27 +156,37 @@ async def _insert(
     owner: Owner,
     said: str,
     key: str | None,
-    origin: Origin,
+    writer: Writer,
     memory_id: UUID,
 ) -> Memory:
     counted = select(func.count()).select_from(Memory).where(Memory.workspace_id == workspace_id, owner.owns)
     if (await session.scalar(counted) or 0) >= MAX_PER_OWNER:
         raise MemoryFull(f"this {owner.scope} has {MAX_PER_OWNER} memories already: forget or replace some")
-    row = Memory(id=memory_id, workspace_id=workspace_id, key=key, text=said, **asdict(owner), **asdict(origin))
+    row = Memory(id=memory_id, workspace_id=workspace_id, key=key, text=said, **asdict(owner), **_written(writer))
     session.add(row)
     await session.flush()
     await session.refresh(row, ["created_at", "updated_at"])
     return row
 
 
-def _write(row: Memory, said: str, origin: Origin) -> None:
+def _written(writer: Writer) -> dict[str, Any]:
+    """Where it comes from, by column."""
+    return {
+        "written_by": writer.principal_id,
+        "trusted": writer.trusted,
+        "conversation_id": writer.conversation_id,
+        "run_id": writer.run_id,
+    }
+
+
+def _write(row: Memory, said: str, writer: Writer) -> None:
     row.text, row.updated_at = said, func.now()
-    for name, value in asdict(origin).items():
+    for name, value in _written(writer).items():
         setattr(row, name, value)
 
 
 async def change(
-    session: AsyncSession, workspace_id: UUID, memory_id: UUID, changes: Mapping[str, Any], origin: Origin
+    session: AsyncSession, workspace_id: UUID, memory_id: UUID, changes: Mapping[str, Any], writer: Writer
 ) -> None:
     """Change its `text`, which is then the changer's own, or its `key`.
 
@@ -207,7 +201,7 @@ async def change(
         await _refuse_taken(session, workspace_id, owner, changes["key"])
         row.key, row.updated_at = changes["key"], func.now()
     if "text" in changes:
-        _write(row, changes["text"], origin)
+        _write(row, changes["text"], writer)
     await session.flush()
     await session.refresh(row, ["updated_at"])
 
@@ -326,13 +320,6 @@ def _columns(owners: Collection[Owner]) -> list[list[Any]]:
 
 # --- the door of tools ------------------------------------------------------------------------------
 
-Hold = Callable[[AsyncSession], Awaitable[None]]
-
-
-async def free(session: AsyncSession) -> None:
-    """A call that nothing has to be held for."""
-    del session
-
 
 class Memories:
     """What one call of a tool may remember, recall and forget: only about those its run belongs to."""
@@ -342,8 +329,8 @@ class Memories:
         database: Database,
         workspace_id: UUID,
         owners: Mapping[Scope, Owner],
-        origin: Origin,
-        hold: Hold = free,
+        writer: Writer,
+        hold: Hold[AsyncSession] = by_hand,
     ) -> None:
         """Open the door for one call.
 
@@ -351,13 +338,13 @@ class Memories:
             database: Both doors to PostgreSQL.
             workspace_id: The run's workspace.
             owners: Its agent, task and person, as far as it has them.
-            origin: What is written down beside what it remembers.
+            writer: What is written down beside what it remembers.
             hold: Locks the run in the writing transaction, or raises when its claim does not hold any more.
         """
         self._database = database
         self._workspace_id = workspace_id
         self._owners = owners
-        self._origin = origin
+        self._writer = writer
         self._hold = hold
 
     async def remember(self, memory_id: UUID, said: str, about: Scope, key: str | None) -> Memory:
@@ -374,7 +361,7 @@ class Memories:
             await self._refuse_deleted(session, owner)
             name = clean_text(key) if key else None
             return await remember(
-                session, self._workspace_id, owner, clean_text(said), name, self._origin, memory_id=memory_id
+                session, self._workspace_id, owner, clean_text(said), name, self._writer, memory_id=memory_id
             )
 
     async def recall(self, query: str, about: Scope | None) -> list[Row]:

@@ -78,10 +78,5 @@ def _judge(response: Response) -> SendResult:
         return SendResult()
     said = f"Slack answered {status} {' '.join(response.text.split())[:200]}".rstrip()
     if status in RETRYABLE_STATUSES or status >= 500:
-        raise DeliveryFailed(said, retry_after=_retry_after(response))
+        raise DeliveryFailed(said, retry_after=response.retry_after)
     raise DeliveryRefused(said)
-
-
-def _retry_after(response: Response) -> float | None:
-    value = response.headers.get("retry-after", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else None

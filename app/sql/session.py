@@ -17,8 +17,7 @@ import structlog
 
 from app.errors import ConfigurationError, ToolError
 from app.settings import Settings, is_loopback, place_of, plain_dsn
-from app.sql.statement import Called, Statement
-from app.sql.statement import place_of as place_in
+from app.sql.statement import Called, Statement, position_of
 
 asyncpg = cast(Any, untyped_asyncpg)
 
@@ -328,6 +327,6 @@ def _said(error: Any, text: str = "") -> str:
     if isinstance(error, asyncpg.LockNotAvailableError):
         return "query: somebody else holds a lock on what it reads: try again later"
     position = str(getattr(error, "position", None) or "")
-    where = f"{place_in(text, int(position) - 1)}: " if text and position.isdecimal() else ""
+    where = f"{position_of(text, int(position) - 1)}: " if text and position.isdecimal() else ""
     hint = getattr(error, "hint", None)
     return f"query: {where}{error.args[0] if error.args else error}{f' ({hint})' if hint else ''}"[:MAX_SAID]

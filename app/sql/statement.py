@@ -70,19 +70,19 @@ def parse(sql: str) -> Statement:
         ToolError: naming what is wrong with it, and where.
     """
     if "\x00" in sql:  # The parser ends there, and would not see what follows.
-        raise ToolError(f"query: {place_of(sql, sql.index(chr(0)))}: a statement can't hold the character NUL")
+        raise ToolError(f"query: {position_of(sql, sql.index(chr(0)))}: a statement can't hold the character NUL")
     found = _trees(sql)
     if not found:
         raise ToolError("query: there is no statement")
     if len(found) > 1:
-        where = place_of(sql, _characters(sql, found[1].get("stmt_location", 0)))
+        where = position_of(sql, _characters(sql, found[1].get("stmt_location", 0)))
         raise ToolError(f"query: {where}: a second statement; one call runs one statement")
     kind, body = next(iter(cast(Tree, found[0]["stmt"]).items()))
     _refuse_writing(sql, kind, body)
     return Statement(_alone(sql, found[0]), kind == "ExplainStmt", tuple(_called(sql, body)))
 
 
-def place_of(sql: str, offset: int) -> str:
+def position_of(sql: str, offset: int) -> str:
     """Line and column of an offset in characters, from 1 on."""
     before = sql[:offset]
     return f"line {before.count(chr(10)) + 1}, column {len(before) - before.rfind(chr(10))}"
@@ -92,7 +92,7 @@ def _trees(sql: str) -> list[Tree]:
     try:
         return pgparse.parse(sql)
     except pgparse.PGQueryError as error:
-        raise ToolError(f"query: {place_of(sql, max(error.position - 1, 0))}: {error.message}") from error
+        raise ToolError(f"query: {position_of(sql, max(error.position - 1, 0))}: {error.message}") from error
     except (RecursionError, UnicodeError, ValueError) as error:
         raise ToolError("query: the statement is nested too deeply, or holds what is no text") from error
 
@@ -122,7 +122,7 @@ def _refuse_writing(sql: str, kind: str, body: Tree) -> None:
 
 
 def _refuse(sql: str, node: Tree, word: str, why: str) -> NoReturn:
-    raise ToolError(f"query: {place_of(sql, _where(sql, node, word))}: {why}")
+    raise ToolError(f"query: {position_of(sql, _where(sql, node, word))}: {why}")
 
 
 def _where(sql: str, node: Tree, word: str) -> int:
@@ -160,7 +160,7 @@ def _called(sql: str, body: Tree) -> Iterator[Called]:
 
 def _function(sql: str, names: list[str], node: Tree, *, as_column: bool) -> Called:
     schema = names[-2] if len(names) > 1 else None
-    return Called(names[-1], schema, as_column, place_of(sql, _noted(sql, node) or 0))
+    return Called(names[-1], schema, as_column, position_of(sql, _noted(sql, node) or 0))
 
 
 def _texts(nodes: Any) -> list[str]:

@@ -6,11 +6,11 @@ from pydantic import ConfigDict, Field
 
 from app import sandbox
 from app.errors import ToolError
-from app.sandbox import Host, Limits
+from app.sandbox import Limits
+from app.tools.code import MARGIN_SECONDS, host_of
 from app.tools.tool import Arguments, Risk, Tool, ToolContext, parameters_of, validated
 
 LIMITS = Limits(seconds=10, memory_mb=128, output_bytes=50_000)
-MARGIN_SECONDS = 2.0  # on top of the code's own time, for getting a worker
 SAID_CHARACTERS = 1_000
 
 
@@ -28,8 +28,7 @@ class ExecuteCode(Arguments):
 
 async def execute(context: ToolContext, arguments: ExecuteCode) -> dict[str, Any]:
     """Run the code; nothing of it is left for the next call."""
-    others = {name: list(tool.parameters.get("properties", {})) for name, tool in context.tools.items()}
-    host = Host(others, context.call_tool)
+    host = host_of(context, context.tools)
     outcome = await sandbox.run_script(arguments.code, LIMITS, owner=context.workspace_id, host=host)
     if outcome.error is not None:
         said = f"; printed before: {outcome.printed[-SAID_CHARACTERS:]}" if outcome.printed else ""

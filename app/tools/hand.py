@@ -26,7 +26,7 @@ from app.providers import Providers, cost_of, default_model
 from app.redaction import without_known
 from app.settings import Settings
 from app.tools.clock import CallClock
-from app.tools.invoke import invoke, kept
+from app.tools.invoke import invoke, kept, said_of_timeout
 from app.tools.mcp_sessions import Sessions
 from app.tools.tool import Park, Tool
 
@@ -197,7 +197,7 @@ async def _outcome(context: HandContext, tool: Tool, arguments: dict[str, Any]) 
     except InvalidArguments:
         raise
     except TimeoutError:
-        said = f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+        said = said_of_timeout(tool)
         if tool.idempotent:
             return None, said, "failed"
         return None, f"{said}; whether it took effect is unknown", "unknown"

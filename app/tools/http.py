@@ -242,11 +242,6 @@ async def _access(spec: HttpSpec, context: ToolContext, *, stale: int | None = N
     return await context.credentials.access(context.workspace_id, spec.credential, stale=stale)
 
 
-def _retry_after(answer: Response) -> float | None:
-    text = answer.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else None
-
-
 async def _request(spec: HttpSpec, context: ToolContext, arguments: dict[str, Any], access: Access) -> Response:
     headers = {"accept": "application/json, text/*;q=0.9, */*;q=0.5"}
     placed = _joined(spec, arguments)
@@ -338,7 +333,7 @@ def result_of(spec: HttpSpec, answer: Response) -> Any:
         said = answer.text.strip()[:MAX_ERROR_CHARACTERS]
         said = f"the service answered {answer.status}{': ' if said else ''}{said}"
         if answer.status in PASSING:
-            raise ToolUnavailable(said, retry_after=_retry_after(answer))
+            raise ToolUnavailable(said, retry_after=answer.retry_after)
         raise ToolError(said)
     return picked(_value(answer), spec.response_path) if spec.response_path else _value(answer)
 

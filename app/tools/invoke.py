@@ -31,6 +31,11 @@ async def invoke(tool: Tool, context: ToolContext, arguments: dict[str, Any]) ->
     return result if tool.digest is None else await _digested(tool.digest, context, result)
 
 
+def said_of_timeout(tool: Tool) -> str:
+    """What is said of a call that has used up its time."""
+    return f"{tool.name} timed out after {tool.timeout_seconds:g} seconds"
+
+
 async def kept(tool: Tool, context: ToolContext, value: Any) -> Any:
     """The result as it enters the history; one that is cut for it is kept whole as an artifact, where it may."""
     result, whole = clean_result(value), as_file(value)

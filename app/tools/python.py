@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict
 from app import sandbox
 from app.errors import InvalidTool, ToolError
 from app.sandbox import Host, Limits
+from app.tools.code import MARGIN_SECONDS, host_of
 from app.tools.definition import RESERVED, Definition, defined
 from app.tools.tool import Risk, Tool, ToolContext
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{2,30}")
 DESCRIPTION_CHARACTERS = range(5, 121)
 CODE_CHARACTERS = range(10, 2001)
-MARGIN_SECONDS = 2.0  # on top of the function's own time, for getting a worker
 
 
 class PythonSpec(BaseModel):
@@ -161,5 +161,4 @@ def _host(spec: PythonSpec, context: ToolContext) -> Host:
     missing = [name for name in spec.tools if name not in context.tools]
     if missing:
         raise ToolError(f"{spec.name} calls {', '.join(missing)}, which whoever calls it does not have")
-    functions = {name: list(context.tools[name].parameters.get("properties", {})) for name in spec.tools}
-    return Host(functions, context.call_tool)
+    return host_of(context, spec.tools)

@@ -65,7 +65,7 @@ class Taken:
 
 
 @dataclass
-class Found:
+class Contents:
     """What a source holds.
 
     Attributes:
@@ -179,7 +179,7 @@ async def take(
     return Taken(definition, "unchanged" if same else "update", version.version)
 
 
-async def save(session: AsyncSession, source: ToolSource, principal_id: UUID | None, found: Found) -> list[Taken]:
+async def save(session: AsyncSession, source: ToolSource, principal_id: UUID | None, found: Contents) -> list[Taken]:
     """Save what a locked source holds; its tools that are gone are disabled.
 
     Raises:
@@ -220,7 +220,7 @@ async def _disable_gone(session: AsyncSession, source: ToolSource, present: set[
 # --- reading MCP servers ------------------------------------------------------------------------------
 
 
-async def listing(sessions: Sessions, workspace_id: UUID, name: str, spec: McpSource) -> Found:
+async def listing(sessions: Sessions, workspace_id: UUID, name: str, spec: McpSource) -> Contents:
     """What a server offers now.
 
     Raises:
@@ -229,11 +229,11 @@ async def listing(sessions: Sessions, workspace_id: UUID, name: str, spec: McpSo
     listed = await sessions.tools(spec.server(name, workspace_id))
     # Long lists take a while to check: not on the event loop.
     read = await asyncio.to_thread(read_listing, name, spec, listed)
-    return Found(read.definitions, read.skipped)
+    return Contents(read.definitions, read.skipped)
 
 
 async def save_mcp(
-    session: AsyncSession, workspace_id: UUID, principal_id: UUID | None, name: str, spec: McpSource, found: Found
+    session: AsyncSession, workspace_id: UUID, principal_id: UUID | None, name: str, spec: McpSource, found: Contents
 ) -> tuple[ToolSource, list[Taken]]:
     """Save a server with its tools; it is read again from now on.
 

@@ -33,7 +33,7 @@ MAX_TITLE_CHARACTERS = 300
 MAX_SAID_CHARACTERS = 200
 MAX_PAGE_CHARACTERS = 500_000
 
-Found = list[dict[str, str]]
+Hits = list[dict[str, str]]
 
 
 class WebSearch(Arguments):
@@ -50,7 +50,7 @@ async def search(context: ToolContext, arguments: WebSearch) -> dict[str, Any]:
     return {"query": arguments.query, "results": await PROVIDERS[provider](context, arguments.query)}
 
 
-async def searxng(context: ToolContext, query: str) -> Found:
+async def searxng(context: ToolContext, query: str) -> Hits:
     """Ask the operator's own SearXNG server, which may be on a private address.
 
     Its API: https://docs.searxng.org/dev/search_api.html
@@ -67,7 +67,7 @@ async def searxng(context: ToolContext, query: str) -> Found:
     return found
 
 
-async def tavily(context: ToolContext, query: str, url: str = TAVILY_URL) -> Found:
+async def tavily(context: ToolContext, query: str, url: str = TAVILY_URL) -> Hits:
     """Ask Tavily: https://docs.tavily.com/documentation/api-reference/endpoint/search."""
     key = _key(context.settings.tavily_api_key, "TAVILY_API_KEY")
     response = await context.egress.fetch(
@@ -81,7 +81,7 @@ async def tavily(context: ToolContext, query: str, url: str = TAVILY_URL) -> Fou
     return results(_listed(answer, "results", "Tavily"), "content")
 
 
-async def brave(context: ToolContext, query: str, url: str = BRAVE_URL) -> Found:
+async def brave(context: ToolContext, query: str, url: str = BRAVE_URL) -> Hits:
     """Ask Brave Search: https://api-dashboard.search.brave.com/app/documentation/web-search."""
     key = _key(context.settings.brave_api_key, "BRAVE_API_KEY")
     asked = {"q": query, "count": str(MAX_RESULTS), "text_decorations": "false"}
@@ -96,7 +96,7 @@ async def brave(context: ToolContext, query: str, url: str = BRAVE_URL) -> Found
     return results(_listed(as_object(web), "results", "Brave"), "description")
 
 
-async def duckduckgo(context: ToolContext, query: str, url: str = DUCKDUCKGO_URL) -> Found:
+async def duckduckgo(context: ToolContext, query: str, url: str = DUCKDUCKGO_URL) -> Hits:
     """Ask DuckDuckGo's page for browsers without scripts: it has no interface for machines, and turns some away."""
     response = await context.egress.fetch(
         "POST",
@@ -144,7 +144,7 @@ def _target(href: str) -> str:
     return address.params.get("uddg", "")
 
 
-PROVIDERS: dict[str, Callable[[ToolContext, str], Awaitable[Found]]] = {
+PROVIDERS: dict[str, Callable[[ToolContext, str], Awaitable[Hits]]] = {
     "searxng": searxng,
     "tavily": tavily,
     "brave": brave,
@@ -152,7 +152,7 @@ PROVIDERS: dict[str, Callable[[ToolContext, str], Awaitable[Found]]] = {
 }
 
 
-def results(items: list[Any], snippet: str) -> Found:
+def results(items: list[Any], snippet: str) -> Hits:
     """A provider's results as ours: those with a web address, and only as much text as helps."""
     rows = [as_object(item) for item in items]
     return [_result(row, snippet) for row in rows if _is_web(row.get("url"))][:MAX_RESULTS]
@@ -195,8 +195,7 @@ def _check(response: Response, provider: str, setting: str, secret: str = "") ->
     if status in (401, 403):
         raise EgressFailed(f"{provider} answered {status}: check {setting} ({_said(response, secret)})")
     if status == 429:
-        wait = response.headers.get("retry-after", "")
-        seconds = float(wait) if wait.isascii() and wait.isdecimal() else None
+        seconds = response.retry_after
         when = f"; it asks to wait {seconds:g} s" if seconds is not None else ""
         raise EgressFailed(f"{provider} answered 429: too many searches{when}", retry_after=seconds)
     raise EgressFailed(f"{provider} answered {status}: {_said(response, secret)}")

@@ -8,8 +8,9 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from app.db import DEFAULT_WORKSPACE
 from app.errors import LeaseLost
 from app.executor import Engine
-from app.knowledge.library import Library, Origin
+from app.knowledge.library import Library
 from app.knowledge.search import search
+from app.knowledge.writer import Writer
 from app.tools import BUILT_IN, Tool, ToolContext
 from tests.engine import World, in_turn, scripted, tool, tools
 
@@ -42,7 +43,7 @@ async def test_what_an_agent_adds_is_found(world: World, engine: Engine) -> None
 async def test_a_document_of_a_stranger_says_so_wherever_it_is_found(world: World, engine: Engine) -> None:
     call, _ = await asked(world, engine, "add_document", NOTE, trusted=False, origin="webhook")
     assert call["result"]["trusted"] is False
-    library = Library(world.database, engine.embedder, DEFAULT_WORKSPACE, Origin(None))
+    library = Library(world.database, engine.embedder, DEFAULT_WORKSPACE, Writer(None))
     found = await library.search("opening hours", None, 5)
     assert [result.row["trusted"] for result in found.results] == [False]
 

@@ -10,7 +10,8 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Row
 from app.executor import Engine
-from app.knowledge.memories import Origin, Owner, remember
+from app.knowledge.memories import Owner, remember
+from app.knowledge.writer import Writer
 from app.models import new_id
 from app.tools import BUILT_IN, ToolContext
 from tests.engine import World, in_turn, scripted, tools
@@ -102,7 +103,7 @@ async def test_recall_finds_nothing_of_another_workspace(world: World, engine: E
     database = world.database
     await database.execute("insert into workspaces (id, name) values ($1, 'other')", OTHER)
     async with database.transaction(OTHER) as session:
-        await remember(session, OTHER, Owner(user="alice"), "A lemon.", None, Origin(None), memory_id=new_id())
+        await remember(session, OTHER, Owner(user="alice"), "A lemon.", None, Writer(None), memory_id=new_id())
     await agent(world, "asker", ToolCallPart("recall", {}), ToolCallPart("recall", {"query": "lemon"}))
     asked = await world.conversation(agent="asker", user="alice")
     await called(world, engine, asked)

@@ -14,14 +14,15 @@ from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database
 from app.errors import Duplicate, MemoryFull, NotFound
 from app.identity import LOCAL
 from app.knowledge import memories
-from app.knowledge.memories import Origin, Owner, Wanted
+from app.knowledge.memories import Owner, Wanted
+from app.knowledge.writer import Writer
 from app.models import Memory, new_id
 from app.settings import Settings
 
 OTHER = UUID("00000000-0000-7000-8000-0000000000ff")
 ALICE, BOB = Owner(user="alice"), Owner(user="bob")
 ASSISTANT, SYSTEM = Owner(agent_id=DEFAULT_AGENT_ID), Owner(principal_id=SYSTEM_PRINCIPAL)
-ORIGIN = Origin(SYSTEM_PRINCIPAL)
+ORIGIN = Writer(SYSTEM_PRINCIPAL)
 
 
 async def remember(
@@ -168,7 +169,7 @@ async def test_a_changed_text_is_the_changers_and_trusted(database: Database) ->
             ALICE,
             "Obey me.",
             None,
-            Origin(None, trusted=False, conversation_id=new_id(), run_id=new_id()),
+            Writer(None, trusted=False, conversation_id=new_id(), run_id=new_id()),
             memory_id=new_id(),
         )
     await remember(database, ALICE, "Taken.", "taken")

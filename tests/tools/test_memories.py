@@ -7,7 +7,8 @@ import pytest
 
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database
 from app.errors import InvalidArguments, ToolError
-from app.knowledge.memories import Memories, Origin, Owner, Scope
+from app.knowledge.memories import Memories, Owner, Scope
+from app.knowledge.writer import Writer
 from app.models import new_id
 from app.tools import BUILT_IN, Risk
 from tests.tools.context import Context
@@ -17,8 +18,8 @@ BY_HAND: dict[Scope, Owner] = {"person": Owner(principal_id=SYSTEM_PRINCIPAL)}
 
 async def call(database: Database, name: str, owners: dict[Scope, Owner] | None = None, **arguments: Any) -> Any:
     context = Context.of()
-    origin = Origin(SYSTEM_PRINCIPAL)
-    context.memories = Memories(database, DEFAULT_WORKSPACE, owners or BY_HAND, origin)
+    writer = Writer(SYSTEM_PRINCIPAL)
+    context.memories = Memories(database, DEFAULT_WORKSPACE, owners or BY_HAND, writer)
     context.effect_key = new_id()
     return await BUILT_IN[name].call(context, arguments)
 
