@@ -20,6 +20,7 @@ import asyncpg
 import uvloop
 
 from benchmarks import machine
+from benchmarks.alone import ALONE, figures
 from benchmarks.client import Failed
 from benchmarks.ground import Ground, prepared
 from benchmarks.phases import Phase, bare_commit_ms, connected
@@ -31,7 +32,6 @@ from benchmarks.targets import Target
 
 STARTS = "starts"
 STDOUT = "-"
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 ROUNDS = 3
 WARM_UP = 5
 VOIDING = (Failed, OSError, EOFError, TimeoutError, asyncpg.PostgresError)
@@ -54,10 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen.json:
         print(json.dumps({"environment": environment, **results.summary()}, indent=1))
     elif chosen.markdown == STDOUT:
-        print(results.markdown(environment))
+        print("\n\n".join(results.blocks(environment).values()))
     else:
         if chosen.markdown:
-            place_figures(Path(chosen.markdown), results.markdown(environment))
+            place(Path(chosen.markdown), results, environment)
         print("\n".join(f"{name}: {value}" for name, value in environment.items()), "\n")
         print(results.text())
     return 1 if results.void else 0
@@ -65,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    names = [*(phase.name for phase in PHASES), STARTS]
+    names = [*(phase.name for phase in PHASES), STARTS, *ALONE]
     parser = argparse.ArgumentParser(prog="parley bench", description="Measure Parley beside a bare server.")
-    parser.add_argument("--quick", action="store_true", help="one round of a third of the runs, in about three minutes")
+    parser.add_argument("--quick", action="store_true", help="one round of a third of the runs, in about four minutes")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds over all servers (3, with --quick 1)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="PHASE", help=f"some of {', '.join(names)}")
     parser.add_argument("--json", action="store_true", help="print JSON, with the values of every round")
@@ -85,15 +85,21 @@ async def measure(chosen: argparse.Namespace) -> tuple[Results, dict[str, Any]]:
     """All stages one after the other; in each of them every phase goes over its servers before the next one begins."""
     _stop_on_sigterm()
     results = Results(quick=chosen.quick)
-    environment: dict[str, Any] = {}
+    environment: dict[str, Any] = machine.environment()
     with tempfile.TemporaryDirectory(prefix="parley-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o711)  # the servers' account passes through when we are root
         if stages := _stages(chosen):
             async with prepared(home) as ground:
-                environment |= {**machine.environment(), **await _stores(ground.blank)}
+                environment |= await _stores(ground.blank)
                 for name, phases in stages.items():
                     await _stage(name, phases, ground, chosen, results, environment)
+    for name in (name for name in ALONE if not chosen.only or name in chosen.only):
+        _say(f"round 1 of 1: {name}")
+        try:
+            results.alone += await figures(name, quick=chosen.quick)
+        except* VOIDING as errors:
+            results.void[name] = _why(name, errors)
     if not chosen.only or STARTS in chosen.only:
         _say(f"round 1 of 1: {STARTS}")
         try:
@@ -177,13 +183,18 @@ async def _stores(dsn: str) -> dict[str, str]:
     return {**shown, "bare_commit_ms": commit}
 
 
-def place_figures(path: Path, figures: str) -> None:
-    """Put the figures where a page has those of an earlier run."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{path} has no place for figures: a line {BEGIN} and a line {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}", encoding="utf-8")
+def place(path: Path, results: Results, environment: dict[str, Any]) -> None:
+    """Put the figures where a page has those of an earlier run; what was not measured stays as it is."""
+    text = path.read_text(encoding="utf-8")
+    for name, block in results.blocks(environment).items():
+        before, begin, rest = text.partition(f"<!-- {name} -->")
+        _, end, after = rest.partition(f"<!-- end of {name} -->")
+        if not (begin and end):
+            raise SystemExit(
+                f"{path} has no place for {name}: a line <!-- {name} --> and a line <!-- end of {name} -->"
+            )
+        text = f"{before}{begin}\n\n{block}\n\n{end}{after}"
+    path.write_text(text, encoding="utf-8")
 
 
 def _say(line: str) -> None:

@@ -11,8 +11,8 @@ import random
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from alembic import command
@@ -29,7 +29,7 @@ from app.knowledge.search import BY_TEXT, BY_VECTOR, CANDIDATES, search
 from app.models import new_id
 from app.providers import Providers
 from app.settings import Settings
-from benchmarks import machine
+from benchmarks.figure import Figure, milliseconds, tell
 
 CHUNKS, SEARCHES = 10_000, 200
 PER_DOCUMENT = 100
@@ -63,13 +63,7 @@ async def fill(database: Database, embedder: Embedder, chunks: int, dice: random
     return words
 
 
-async def milliseconds(work: Callable[[], Awaitable[object]]) -> float:
-    began = time.perf_counter()
-    await work()
-    return (time.perf_counter() - began) * 1000
-
-
-async def measure(chunks: int, searches: int) -> None:
+async def measure(chunks: int = CHUNKS, searches: int = SEARCHES) -> list[Figure]:
     dice = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="parley-bench-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
@@ -82,30 +76,34 @@ async def measure(chunks: int, searches: int) -> None:
             database = await Database.open(settings)
             try:
                 await database.execute("insert into workspaces (id, name) values ($1, 'default')", DEFAULT_WORKSPACE)
-                await compare(database, Embedder(settings, Providers(settings)), chunks, searches, dice)
+                return await compare(database, Embedder(settings, Providers(settings)), chunks, searches, dice)
             finally:
                 await database.close()
 
 
-async def compare(database: Database, embedder: Embedder, chunks: int, searches: int, dice: random.Random) -> None:
-    took = await milliseconds(lambda: _filled(database, embedder, chunks, dice))
+async def compare(
+    database: Database, embedder: Embedder, chunks: int, searches: int, dice: random.Random
+) -> list[Figure]:
+    took = await milliseconds(partial(fill, database, embedder, chunks, dice))
     there = await database.fetchval("select count(*) from chunks")
-    print(f"{there} chunks with vectors of {embedder.model}, made in {took / 1000:.0f} s; load {machine.load()}")
+    assert there == await database.fetchval("select count(*) from embeddings")
     words = vocabulary(random.Random(1))
-    times: dict[str, list[float]] = {"text": [], "vector": [], "hybrid": []}
+    times: dict[str, list[float]] = {"words": [], "vectors": [], "both": []}
     for number in range(searches + WARM_UP):
         query = " ".join(dice.choices(words[10:5_000], k=4))
         for kind, work in kinds(database, embedder, query).items():
             took = await milliseconds(work)
             if number >= WARM_UP:
                 times[kind].append(took)
-    for kind, values in times.items():
-        p99 = statistics.quantiles(values, n=100)[98]
-        print(f"{kind}: p50 {statistics.median(values):.1f} ms, p99 {p99:.1f} ms")
-
-
-async def _filled(database: Database, embedder: Embedder, chunks: int, dice: random.Random) -> None:
-    await fill(database, embedder, chunks, dice)
+    ranks = {kind: statistics.quantiles(values, n=100) for kind, values in times.items()}
+    return [
+        Figure(f"documents: {there} chunks, cut and embedded s", took / 1000),
+        *(
+            Figure(f"documents: {there} chunks, search by {kind} ms p{rank}", ranks[kind][rank - 1])
+            for kind in ranks
+            for rank in (50, 99)
+        ),
+    ]
 
 
 def kinds(database: Database, embedder: Embedder, query: str) -> dict[str, Callable[[], Awaitable[object]]]:
@@ -114,12 +112,11 @@ def kinds(database: Database, embedder: Embedder, query: str) -> dict[str, Calla
         await database.fetch(BY_VECTOR, DEFAULT_WORKSPACE, vector, embedder.model, len(vector), None, CANDIDATES)
 
     return {
-        "text": lambda: database.fetch(BY_TEXT, DEFAULT_WORKSPACE, query, None, CANDIDATES),
-        "vector": by_vector,
-        "hybrid": lambda: search(database, embedder, DEFAULT_WORKSPACE, query),
+        "words": lambda: database.fetch(BY_TEXT, DEFAULT_WORKSPACE, query, None, CANDIDATES),
+        "vectors": by_vector,
+        "both": lambda: search(database, embedder, DEFAULT_WORKSPACE, query),
     }
 
 
 if __name__ == "__main__":
-    given = [int(each) for each in sys.argv[1:3]]
-    asyncio.run(measure(*(given + [CHUNKS, SEARCHES][len(given) :])))
+    tell(asyncio.run(measure(*map(int, sys.argv[1:3]))))

@@ -1,6 +1,6 @@
 """What a tool call through Parley costs over the same call on a bare agent, in one interleaved run.
 
-    python -m benchmarks.registry [ROUNDS]
+    python -m benchmarks.registry [ROUNDS [CALLS]]
 
 Both ask for the same trivial tool, by a model that answers at once: one call per model response, then all calls in one
 response. Bare is Pydantic AI's `Agent` with a plain function, nothing stored. Ours is an inline run: schemas, policy, the
@@ -30,11 +30,13 @@ from app.providers import Providers
 from app.settings import Settings
 from app.tools import Risk, Tool, ToolContext
 from app.tools.registry import INSTALLED
+from benchmarks.figure import Figure, tell
 from benchmarks.ground import prepared
 from benchmarks.machine import cpu_ms
 
 CALLS = 40
 ROUNDS = 15
+ONE_EACH, AT_ONCE = "one per response", "all in one response"
 PARAMETERS = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 AGENT = """
 with a as (insert into agents (id, workspace_id, name, published_version, latest_version) values ($1, $2, $3, 1, 1))
@@ -80,9 +82,9 @@ def bare(asks: FunctionModel) -> Run:
     return run
 
 
-async def ours(engine: Engine, name: str, asks: FunctionModel) -> Run:
+async def ours(engine: Engine, name: str, asks: FunctionModel, calls: int) -> Run:
     Providers.register(name, lambda: asks)
-    limits = {"requests": CALLS + 10}
+    limits = {"requests": calls + 10}
     spec = agents.AgentSpec.model_validate(
         {"name": name, "model": f"scripted:{name}", "tools": ["double"], "limits": limits}
     )
@@ -111,7 +113,7 @@ async def double_it(context: ToolContext, arguments: dict[str, Any]) -> int:
     return 2 * arguments["n"]
 
 
-async def measure(rounds: int) -> None:
+async def measure(rounds: int = ROUNDS, calls: int = CALLS) -> list[Figure]:
     INSTALLED["double"] = Tool("double", "Doubles a number.", PARAMETERS, Risk.READ, idempotent=True, call=double_it)
     with tempfile.TemporaryDirectory() as home:
         async with prepared(Path(home)) as ground:
@@ -119,15 +121,17 @@ async def measure(rounds: int) -> None:
             settings = Settings.of(**ground.settings(dsn, ground.redis))
             async with Engine.open(settings, kind="benchmark") as engine:
                 await identity.seed(engine.database)
-                shapes = {"none": (0, 0), "one per response": (CALLS, 1), "all in one response": (1, CALLS)}
+                shapes = {"none": (0, 0), ONE_EACH: (calls, 1), AT_ONCE: (1, calls)}
                 runs = {
                     (who, shape): bare(model(*size))
                     if who == "bare"
-                    else await ours(engine, shape.replace(" ", "-"), model(*size))
+                    else await ours(engine, shape.replace(" ", "-"), model(*size), calls)
                     for shape, size in shapes.items()
                     for who in ("bare", "Parley")
                 }
-                tell(await interleaved(runs, rounds, {"postgres": ground.stores["postgres"]}), shapes)
+                found = await interleaved(runs, rounds, {"postgres": ground.stores["postgres"]})
+                del INSTALLED["double"]
+                return [figure for shape in (ONE_EACH, AT_ONCE) for figure in of_shape(found, shape, calls)]
 
 
 async def interleaved(
@@ -146,18 +150,19 @@ async def interleaved(
     return found
 
 
-def tell(found: dict[tuple[str, str], list[tuple[float, float, float]]], shapes: dict[str, Any]) -> None:
-    def per_call(who: str, shape: str, what: int) -> float:
+def of_shape(found: dict[tuple[str, str], list[tuple[float, float, float]]], shape: str, calls: int) -> list[Figure]:
+    def per_call(who: str, what: int) -> float:
         runs = statistics.median(each[what] for each in found[who, shape])
         none = statistics.median(each[what] for each in found[who, "none"])
-        return (runs - none) / CALLS
+        return (runs - none) / calls
 
-    for shape in list(shapes)[1:]:
-        for number, what in enumerate(("time", "CPU of the process", "CPU of PostgreSQL")):
-            plain, parley = per_call("bare", shape, number), per_call("Parley", shape, number)
-            ratio = f", {parley / plain:.2f}x bare" if number < 2 else ""
-            print(f"{shape}, {what} per call: bare {plain:.3f} ms, Parley {parley:.3f} ms{ratio}")
+    said = f"registry: call, {shape},"
+    return [
+        Figure(f"{said} ms", per_call("Parley", 0), per_call("bare", 0)),
+        Figure(f"{said} cpu ms process", per_call("Parley", 1), per_call("bare", 1)),
+        Figure(f"{said} cpu ms postgres", per_call("Parley", 2)),
+    ]
 
 
 if __name__ == "__main__":
-    asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS))
+    tell(asyncio.run(measure(*map(int, sys.argv[1:3]))))

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+from benchmarks.figure import Figure
 from benchmarks.phases import Phase, Sample
 from benchmarks.plan import BESIDE, GOALS, MEMORY_BAR, PHASES, START_GOALS, Goal
 from benchmarks.sampler import PARTS
@@ -31,12 +32,19 @@ class Results:
     void: dict[str, str] = field(default_factory=dict[str, str])
     memory: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     starts: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    alone: list[Figure] = field(default_factory=list[Figure])
     quick: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Everything as JSON."""
         phases = {phase.name: _phase(phase, self.samples[phase.name]) for phase in self._measured()}
-        return {"phases": phases, "void": self.void, "memory_pss_mb": self.memory, "starts": self.starts}
+        return {
+            "phases": phases,
+            "void": self.void,
+            "memory_pss_mb": self.memory,
+            "starts": self.starts,
+            "alone": [asdict(each) for each in self.alone],
+        }
 
     def _measured(self) -> list[Phase]:
         return [phase for phase in PHASES if phase.name in self.samples and phase.name not in self.void]
@@ -64,6 +72,7 @@ class Results:
         for phase in self._measured():
             lines += _table(phase, summary["phases"][phase.name])
         lines += [f"{name}: {_values(values)}" for name, values in self.starts.items()]
+        lines += [each.line for each in self.alone]
         lines += [f"memory MB (PSS) {name}: {_memory(groups)}" for name, groups in self.memory.items()]
         lines += [f"VOID {name}: {why}" for name, why in self.void.items()]
         beside = [
@@ -72,6 +81,20 @@ class Results:
         return "\n".join([*lines, "", *(_line(verdict) for verdict in self.verdicts()), "", "beside them:", *beside])
 
     # --- as Markdown -------------------------------------------------------------------------------------
+
+    def blocks(self, environment: dict[str, Any]) -> dict[str, str]:
+        """What belongs into each place of a page; of what was not measured there is none."""
+        found = {"figures of tools": self._tools(environment)} if self.alone else {}
+        return found | ({"figures": self.markdown(environment)} if self.samples or self.starts else {})
+
+    def _tools(self, environment: dict[str, Any]) -> str:
+        said = ", ".join(str(environment[name]) for name in ("at", "cpu", "cores") if name in environment)
+        rows = [
+            (each.measure, "" if each.yardstick is None else _short(each.yardstick), _short(each.found), _ratio(each))
+            for each in self.alone
+        ]
+        load = f"load average {environment.get('load_average')} to {environment.get('load_average_at_end')}"
+        return "\n".join([f"{said} cores, {load}", "", *_rows(("measure", "yardstick", "Parley", "ratio"), rows)])
 
     def markdown(self, environment: dict[str, Any]) -> str:
         """The environment, the promises, the figures beside them, and the parts of a run."""
@@ -153,6 +176,10 @@ def _values(values: Values) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _ratio(figure: Figure) -> str:
+    return "" if figure.ratio is None else f"{figure.ratio:.2f}"
 
 
 def _line(verdict: Verdict) -> str:

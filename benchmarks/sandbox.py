@@ -1,27 +1,30 @@
 """What the sandbox's own care costs over the bare interpreter, in one interleaved run.
 
-    python -m benchmarks.sandbox [CALLS]
+    python -m benchmarks.sandbox [CALLS [STARTS]]
 
 Bare is the interpreter's own pool: a fresh session, the function defined and called. Ours adds the checks, the wall clock,
 the account of its own, the converter of results. Quote the ratios.
 """
 
 import asyncio
-import statistics
 import sys
-import time
-from collections.abc import Awaitable, Callable
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 from pydantic_monty import AsyncMonty
 
 from app import sandbox
-from app.tools.python import PythonSpec, define, execute
+from app.db import DEFAULT_WORKSPACE
+from app.tools.invoke import invoke
+from app.tools.python import define, python_tool
+from benchmarks.figure import Figure, milliseconds, tell
 
 CODE = "async def reverse_string(text: str) -> str:\n    return text[::-1]"
 CALL = "await reverse_string(**arguments)"
 ARGUMENTS = {"text": "hello"}
 CALLS = 500
-COLD = 7
+STARTS = 7
 
 
 async def bare_call(pool: AsyncMonty) -> None:
@@ -39,16 +42,10 @@ async def bare_start() -> None:
         await bare_call(pool)
 
 
-async def milliseconds(work: Callable[[], Awaitable[None]]) -> float:
-    began = time.perf_counter()
-    await work()
-    return (time.perf_counter() - began) * 1000
-
-
-async def cold() -> tuple[list[float], list[float]]:
+async def cold(starts: int) -> tuple[list[float], list[float]]:
     bare: list[float] = []
     ours: list[float] = []
-    for _ in range(COLD):
+    for _ in range(starts):
         bare.append(await milliseconds(bare_start))
         ours.append(await milliseconds(our_call))
         await sandbox.aclose()
@@ -56,13 +53,14 @@ async def cold() -> tuple[list[float], list[float]]:
 
 
 async def warm(count: int) -> tuple[list[float], list[float], list[float]]:
-    spec = PythonSpec.model_validate((await define("reverse_string", "Reverse a text", CODE)).spec)
+    tool = python_tool((await define("reverse_string", "Reverse a text", CODE)).spec)
+    context: Any = SimpleNamespace(workspace_id=DEFAULT_WORKSPACE)
     bare: list[float] = []
     ours: list[float] = []
     tools: list[float] = []
 
     async def tool_call() -> None:
-        assert await execute(spec, ARGUMENTS) == "olleh"
+        assert await invoke(tool, context, ARGUMENTS) == "olleh"
 
     async with AsyncMonty(max_processes=4) as pool:
         for _ in range(count):
@@ -73,20 +71,15 @@ async def warm(count: int) -> tuple[list[float], list[float], list[float]]:
     return bare, ours, tools
 
 
-async def measure(count: int) -> None:
-    bare, ours = await cold()
-    print(line("cold start and first call", "bare", bare, bare))
-    print(line("cold start and first call", "sandbox", ours, bare))
-    bare, ours, tools = await warm(count)
-    print(line("warm call", "bare", bare, bare))
-    print(line("warm call", "sandbox", ours, bare))
-    print(line("warm call", "sandbox, arguments and result validated", tools, bare))
-
-
-def line(what: str, whose: str, values: list[float], bare: list[float]) -> str:
-    ratio = statistics.median(values) / statistics.median(bare)
-    return f"{what}, {whose}: median {statistics.median(values):.2f} ms, least {min(values):.2f} ms, {ratio:.2f}x bare"
+async def measure(calls: int = CALLS, starts: int = STARTS) -> list[Figure]:
+    bare_starts, our_starts = await cold(starts)
+    bare, ours, tools = await warm(calls)
+    return [
+        Figure("sandbox: cold start and first call ms p50", median(our_starts), median(bare_starts)),
+        Figure("sandbox: warm call ms p50", median(ours), median(bare)),
+        Figure("sandbox: warm call of a tool, schemas checked, ms p50", median(tools), median(bare)),
+    ]
 
 
 if __name__ == "__main__":
-    asyncio.run(measure(int(sys.argv[1]) if len(sys.argv) > 1 else CALLS))
+    tell(asyncio.run(measure(*map(int, sys.argv[1:3]))))

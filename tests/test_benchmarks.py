@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import main, place_figures
+from benchmarks import documents, openapi, registry, sandbox
+from benchmarks.__main__ import main, place
 from benchmarks.client import Client, Failed
+from benchmarks.figure import Figure
 from benchmarks.report import Results
 from benchmarks.sampler import PARTS, part_of
 
@@ -80,13 +83,43 @@ def test_figures_replace_those_of_the_run_before(tmp_path: Path) -> None:
     results = Results()
     results.samples["chat-1"] = {"floor-inline": [{"cpu ms api": 2.0}], "parley": [{"cpu ms api": 2.5}]}
 
-    place_figures(page, results.markdown({"cores": 2}))
+    place(page, results, {"cores": 2})
 
     text = page.read_text()
     assert text.startswith("before\n<!-- figures -->\n\n- cores: 2\n")
     assert "| chat turn of text: CPU over floor-inline's | 1.25 | <= 1.3x | met |" in text
     assert text.endswith("<!-- end of figures -->\nafter\n")
     assert "old" not in text
+
+
+def test_figures_of_tools_have_a_place_of_their_own(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- figures -->\nkept\n<!-- end of figures -->\n<!-- figures of tools -->\n<!-- end of figures of tools -->\n"
+    )
+    results = Results(alone=[Figure("warm call ms", 3.0, 2.0), Figure("read s", 0.25)])
+
+    place(page, results, {"at": "now", "cpu": "one", "cores": 2})
+
+    assert "\nkept\n" in page.read_text()
+    assert "| warm call ms | 2 | 3 | 1.50 |\n| read s |  | 0.25 |  |\n" in page.read_text()
+    assert "warm call ms: 3 (yardstick 2, 1.50x)" in results.text()
+
+
+@pytest.mark.parametrize(
+    ("measure", "count"),
+    [
+        (lambda: sandbox.measure(3, 1), 3),
+        (lambda: registry.measure(1, 3), 6),
+        (lambda: openapi.measure(1, 4), 3),
+        (lambda: documents.measure(100, 3), 7),
+    ],
+    ids=["sandbox", "registry", "openapi", "documents"],
+)
+async def test_tools_and_documents_are_measured(measure: Callable[[], Awaitable[list[Figure]]], count: int) -> None:
+    figures = await measure()
+    assert len({each.measure for each in figures}) == count
+    assert all(each.found > 0 for each in figures if "cpu" not in each.measure), figures
 
 
 def test_a_sample_belongs_to_the_innermost_known_part() -> None:
