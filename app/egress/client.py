@@ -2,7 +2,6 @@
 
 import asyncio
 import json as jsonlib
-import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any, cast
 import httpcore
 import httpx
 
+from app.egress.names import Names
 from app.egress.policy import Policy, parse_url, port_of, refusal
 from app.errors import EgressFailed, EgressRefused, ResponseTooLarge
 from app.settings import Settings
@@ -32,12 +32,6 @@ FRAMING_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "con
 
 
 # --- connections ----------------------------------------------------------------------------------
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the order the system prefers them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -163,17 +157,18 @@ class Stream:
 class Egress:
     """The guarded client; one per process, its connections are shared by all who fetch."""
 
-    def __init__(self, settings: Settings, *, resolver: Resolver = resolve) -> None:
+    def __init__(self, settings: Settings, *, resolver: Resolver | None = None) -> None:
         """Build the guard from the settings.
 
         Args:
             settings: `PARLEY_EGRESS_ALLOW` names what passes beside public addresses.
-            resolver: Name resolution.
+            resolver: Name resolution; the system's when left out.
 
         Raises:
             ConfigurationError: when an entry of `PARLEY_EGRESS_ALLOW` can't be read.
         """
         self._policy = Policy.of(settings.egress_allow)
+        resolver = resolver or Names().resolve
         tls = httpx.create_ssl_context(trust_env=False)
         tls.load_default_certs()  # beside the bundled roots: an operator's own
         self._guarded = _pool(tls, GuardedBackend(self._policy, resolver))

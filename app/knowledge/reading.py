@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import UnreadableDocument
+from app.knowledge.html import Article
 
 PLAIN, MARKDOWN, HTML, PDF = "text/plain", "text/markdown", "text/html", "application/pdf"
 # By how a name ends, for uploads that come without a type or with one that says nothing.
@@ -26,11 +27,13 @@ ENDINGS = {
 SAYS_NOTHING = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 ALIASES = {"text/x-markdown": MARKDOWN, "application/xhtml+xml": HTML, "application/x-pdf": PDF}
 KINDS = {PDF: "pdf", HTML: "html"}
+ARTICLE = "article"
 WALL_SECONDS = 60.0  # Longer than the reader's own limit of CPU time, for a machine that is busy.
-READERS = 2
+ARTICLE_SECONDS = 20.0
+READERS = 2  # At once, and as many for articles: neither waits for the other.
 MAX_CHARACTERS = 10_000_000
 
-_readers = asyncio.Semaphore(READERS)
+_readers, _articles = asyncio.Semaphore(READERS), asyncio.Semaphore(READERS)
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,7 @@ def checked(reading: Reading, *, field: str) -> Reading:
 
 
 async def _read_apart(content: bytes, media_type: str, field: str) -> Reading:
-    found = await _extracted(content, KINDS[media_type], field)
-    if "error" in found:
-        raise UnreadableDocument(f"the file can't be read: {found['error']}", field=field)
+    found = await _extracted(content, (KINDS[media_type],), field)
     reading = Reading(_storable(found["text"]), media_type, _storable(found["title"]), tuple(found["pages"]))
     return checked(reading, field=field)
 
@@ -122,18 +123,29 @@ def _storable(text: str) -> str:
     return text if text.isascii() else "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in text)
 
 
-async def _extracted(content: bytes, kind: str, field: str) -> dict[str, Any]:
-    async with _readers:
+async def read_article(markup: str, url: str, *, field: str) -> Article:
+    """What a web page is about, read apart: few strangers' pages at once, and none for long.
+
+    Raises:
+        UnreadableDocument: naming the field, with the reason in words.
+    """
+    found = await _extracted(markup.encode(errors="replace"), (ARTICLE, url), field)
+    return Article(**{name: _storable(text) for name, text in found.items()})
+
+
+async def _extracted(content: bytes, asked: tuple[str, ...], field: str) -> dict[str, Any]:
+    is_article = asked[0] == ARTICLE
+    async with _articles if is_article else _readers:
         # Nothing of our environment: a foreign file is read there.
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app.knowledge.extract", kind),
+            *(sys.executable, "-m", "app.knowledge.extract", *asked),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env={"PYTHONPATH": os.pathsep.join(sys.path)},
         )
         try:
-            async with asyncio.timeout(WALL_SECONDS):
+            async with asyncio.timeout(ARTICLE_SECONDS if is_article else WALL_SECONDS):
                 said, _ = await process.communicate(content)
         except TimeoutError as error:
             raise UnreadableDocument("the file can't be read: it takes too long", field=field) from error
@@ -143,4 +155,7 @@ async def _extracted(content: bytes, kind: str, field: str) -> dict[str, Any]:
                 await process.wait()
     if process.returncode != 0 or not said:
         raise UnreadableDocument("the file can't be read: it takes too much time or memory", field=field)
-    return await asyncio.to_thread(json.loads, said)
+    read = await asyncio.to_thread(json.loads, said)
+    if "error" in read:
+        raise UnreadableDocument(f"the file can't be read: {read['error']}", field=field)
+    return read

@@ -1,6 +1,5 @@
 """fetch_url: read a web page, a PDF document or a text by its address."""
 
-import asyncio
 from typing import Any
 
 import httpx
@@ -9,7 +8,7 @@ from pydantic import Field
 from app.egress import Response
 from app.errors import ToolError, UnreadableDocument
 from app.knowledge import reading
-from app.knowledge.html import Article, article_of, declared_encoding
+from app.knowledge.html import Article, declared_encoding
 from app.tools.tool import Arguments, Risk, Tool, ToolContext, parameters_of, validated
 
 TIMEOUT_SECONDS = 15.0
@@ -62,10 +61,17 @@ async def readable(response: Response) -> Article:
     if kind == reading.PDF or (kind in reading.SAYS_NOTHING and response.body.startswith(b"%PDF-")):
         return await _document(response)
     if kind in HTML_TYPES or (not kind and response.body.lstrip()[:1] == b"<"):
-        return await asyncio.to_thread(article_of, _markup(response), response.url)
+        return await _article(response)
     if not kind or kind.startswith("text/") or kind in TEXT_TYPES or kind.endswith(TEXT_SUFFIXES):
         return Article("", response.text, "")
     raise ToolError(f"fetch_url reads pages, PDF documents and text; {httpx.URL(response.url).host} sent {kind}")
+
+
+async def _article(response: Response) -> Article:
+    try:
+        return await reading.read_article(_markup(response), response.url, field="url")
+    except UnreadableDocument as error:
+        raise ToolError(f"the page of {httpx.URL(response.url).host}: {error.detail}") from error
 
 
 async def _document(response: Response) -> Article:

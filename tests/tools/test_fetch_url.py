@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.errors import EgressRefused, ToolError
+from app.knowledge import html, reading
 from app.tools import BUILT_IN
 from tests.loopback import Site, answer, serving
 from tests.tools.context import Context
@@ -126,6 +127,18 @@ async def test_a_page_of_links_keeps_them(site: Site, context: Context) -> None:
     found = await fetch(context, site.url())
     assert f"[Topic 19]({site.url('/topic/19')})" in found["text"]
     assert "published" not in found
+
+
+async def test_a_page_made_to_take_long_is_given_up(
+    site: Site, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read by a process that is ended; nothing of it is parsed in this one."""
+    monkeypatch.setattr(reading, "ARTICLE_SECONDS", 0.5)
+    for parser in ("article_of", "page_of"):
+        monkeypatch.setattr(html, parser, lambda *_: pytest.fail("parsed here"))
+    site.answers["/"] = answer(b"<p class=ad>x" * 70_000, Content_Type="text/html")
+    with pytest.raises(ToolError, match=r"the page of 127\.0\.0\.1: the file can't be read: it takes too long"):
+        await fetch(context, site.url())
 
 
 async def test_a_pdf_document_is_read(site: Site, context: Context) -> None:
