@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from cryptography import x509
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from app.egress import Egress, Policy, check_url, is_refused
+from app.egress import Egress, Policy, check_url, client, is_refused
 from app.errors import ConfigurationError, EgressFailed, EgressRefused, ResponseTooLarge
 from app.settings import Settings
 from tests.loopback import Site, answer, serving
@@ -237,6 +238,49 @@ async def test_an_unknown_host_is_a_named_failure() -> None:
     egress = Egress(Settings.of(), resolver=nowhere)
     with pytest.raises(EgressFailed, match=r"missing.example can't be resolved"):
         await egress.fetch("GET", "http://missing.example/")
+    await egress.aclose()
+
+
+async def test_what_a_resolver_makes_up_is_a_named_failure() -> None:
+    egress = Egress(Settings(), resolver=Names(["not-an-ip"]))
+    with pytest.raises(EgressFailed, match="'not-an-ip' is no address"):
+        await egress.fetch("GET", "http://odd.example/")
+    await egress.aclose()
+
+
+async def test_slow_calls_of_one_workspace_hold_up_nobody_else(
+    site: Site, other: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(client, "MAX_OF_ONE", 2)
+    egress = Egress(Settings.of(parley_egress_allow=f"127.0.0.1:{site.port},127.0.0.1:{other.port}"))
+    one, another = egress.of(uuid4()), egress.of(uuid4())
+    slow = [asyncio.create_task(one.fetch("GET", site.url("/slow"), timeout_seconds=60)) for _ in range(5)]
+    while site.connections < 2:
+        await asyncio.sleep(0)
+    assert (await another.fetch("GET", other.url())).status == 404
+    with pytest.raises(EgressFailed, match="2 at a time are a workspace's share"):
+        await one.fetch("GET", other.url(), timeout_seconds=0.1)
+    assert site.connections == 2
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert (await one.fetch("GET", other.url())).status == 404
+    await egress.aclose()
+
+
+async def test_a_stream_keeps_its_place_until_it_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_OF_ONE", 1)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.1)
+    egress = Egress(Settings.of(parley_egress_allow=f"127.0.0.1:{site.port}"))
+    own = egress.of(uuid4())
+    stream = await own.open("GET", site.url())
+    with pytest.raises(EgressFailed, match="1 at a time"):
+        await own.open("GET", site.url())
+    await (await egress.of(uuid4()).open("GET", site.url())).aclose()
+    await stream.aclose()
+    await stream.aclose()
+    await (await own.open("GET", site.url())).aclose()
     await egress.aclose()
 
 

@@ -131,7 +131,7 @@ async def _read(body: ImportBody, caller: Caller) -> Import:
         raise InvalidRequest("either document or url is required", field="document")
     text: bytes | str | dict[str, Any] | None = body.document
     if body.url is not None:
-        answer = await caller.engine.egress.fetch(
+        answer = await caller.engine.egress.of(caller.workspace_id).fetch(
             "GET", body.url, timeout_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES, follow_redirects=True
         )
         if answer.status != 200:

@@ -326,7 +326,7 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
     context = HandContext(
         workspace_id=caller.workspace_id,
         settings=caller.settings,
-        egress=engine.egress,
+        egress=engine.egress.of(caller.workspace_id),
         credentials=engine.credentials,
         sessions=engine.sessions,
         memories=_memories(caller),

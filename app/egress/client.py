@@ -5,9 +5,12 @@ import json as jsonlib
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, Self, cast
+from uuid import UUID
 
 import httpcore
 import httpx
@@ -16,13 +19,15 @@ from app.egress.names import Names
 from app.egress.policy import Policy, parse_url, port_of, refusal
 from app.errors import EgressFailed, EgressRefused, ResponseTooLarge
 from app.settings import Settings
+from app.shares import Shares
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 MAX_BODY_BYTES = 5_000_000
 MAX_REDIRECTS = 10
 CONNECT_SECONDS = 10.0
-MAX_STREAMS = 400
+MAX_CONNECTIONS = 400  # Of each kind: of those who fetch, and of those who stream.
+MAX_OF_ONE = 100  # The same of one workspace: services that do not answer hold up nobody else's calls.
 CONNECTION_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 # What may go along to another origin after a redirect; anything else may be a secret.
@@ -81,6 +86,8 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
             raise EgressFailed(f"egress: {host} can't be resolved") from error
         if self._policy.lists(host, port):
             return addresses
+        if wrong := [address for address in addresses if not _is_address(address)]:
+            raise EgressFailed(f"egress: {host} can't be resolved: {wrong[0]!r} is no address")
         if not all(self._policy.permits(ip_address(address), port) for address in addresses):
             raise refusal(host, f"a private or reserved address, or port {port}")
         return addresses
@@ -136,6 +143,7 @@ class Stream:
     status: int
     headers: httpx.Headers
     answer: httpcore.Response = field(repr=False)
+    place: ExitStack = field(repr=False)
 
     async def read(self) -> AsyncIterator[bytes]:
         """The body, piece by piece.
@@ -151,7 +159,8 @@ class Stream:
 
     async def aclose(self) -> None:
         """Give the connection back, or end it where the body was not read to its end."""
-        await self.answer.aclose()
+        with self.place:
+            await self.answer.aclose()
 
 
 class Egress:
@@ -174,7 +183,15 @@ class Egress:
         self._guarded = _pool(tls, GuardedBackend(self._policy, resolver))
         self._plain = _pool(tls, _network_backend())
         # Streams stay open for long: they must not take the connections of those who only fetch.
-        self._streams = _pool(tls, GuardedBackend(self._policy, resolver), connections=MAX_STREAMS)
+        self._streams = _pool(tls, GuardedBackend(self._policy, resolver))
+        self._fetching, self._streaming = (Shares(MAX_CONNECTIONS, MAX_OF_ONE) for _ in range(2))
+        self._owner: UUID | None = None
+
+    def of(self, workspace_id: UUID | None) -> Self:
+        """The same client on behalf of a workspace, which gets no more than its share of the connections."""
+        own = copy(self)
+        own._owner = workspace_id
+        return own
 
     def check_url(self, url: str) -> None:
         """Refuse a URL that `fetch` would refuse whatever its name resolves to.
@@ -218,7 +235,9 @@ class Egress:
         request = _request(method, url, headers, content, json)
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._follow(request, MAX_REDIRECTS if follow_redirects else 0, max_bytes, operator_url)
+                with await self._placed(self._fetching, timeout_seconds / 2):
+                    hops = MAX_REDIRECTS if follow_redirects else 0
+                    return await self._follow(request, hops, max_bytes, operator_url)
         except TimeoutError as error:
             raise EgressFailed(f"egress: {request.url.host} did not answer within {timeout_seconds:g} s") from error
         except CONNECTION_ERRORS as error:
@@ -238,21 +257,32 @@ class Egress:
         request = _request(method, url, headers, content, None)
         request.headers["accept-encoding"] = "identity"
         self._policy.check_url(str(request.url))
-        try:
-            answer = await self._streams.handle_async_request(_wire(request))
-        except CONNECTION_ERRORS as error:
-            raise EgressFailed(f"egress: {request.url.host} failed: {error or type(error).__name__}") from error
-        found = httpx.Headers(answer.headers)
-        if found.get("content-encoding", "identity").strip().lower() != "identity":
-            await answer.aclose()
-            raise EgressFailed(f"egress: {request.url.host} answered in an encoding that was not asked for")
-        return Stream(answer.status, found, answer)
+        with await self._placed(self._streaming, CONNECT_SECONDS) as place:
+            try:
+                answer = await self._streams.handle_async_request(_wire(request))
+            except CONNECTION_ERRORS as error:
+                raise EgressFailed(f"egress: {request.url.host} failed: {error or type(error).__name__}") from error
+            found = httpx.Headers(answer.headers)
+            if found.get("content-encoding", "identity").strip().lower() != "identity":
+                await answer.aclose()
+                raise EgressFailed(f"egress: {request.url.host} answered in an encoding that was not asked for")
+            return Stream(answer.status, found, answer, place.pop_all())
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._guarded.aclose()
         await self._plain.aclose()
         await self._streams.aclose()
+
+    async def _placed(self, shares: Shares, seconds: float) -> ExitStack:
+        """A place among those who use the connections, to be left at the end."""
+        place = ExitStack()
+        try:
+            place.callback(await shares.take(self._owner, seconds))
+        except TimeoutError as error:
+            said = f"egress: no connection became free within {seconds:g} s: {MAX_OF_ONE} at a time are a workspace's share"
+            raise EgressFailed(said) from error
+        return place
 
     async def _follow(self, request: httpx.Request, hops: int, max_bytes: int, operator_url: bool) -> Response:
         pool = self._plain if operator_url else self._guarded
@@ -282,6 +312,14 @@ class Egress:
             await answer.aclose()
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _network_backend() -> httpcore.AsyncNetworkBackend:
     return cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
@@ -300,12 +338,10 @@ def _wire(request: httpx.Request) -> httpcore.Request:
     )
 
 
-def _pool(
-    tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend, *, connections: int = 100
-) -> httpcore.AsyncConnectionPool:
+def _pool(tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend) -> httpcore.AsyncConnectionPool:
     return httpcore.AsyncConnectionPool(
         ssl_context=tls,
-        max_connections=connections,
+        max_connections=MAX_CONNECTIONS,
         max_keepalive_connections=20,
         keepalive_expiry=5.0,
         network_backend=backend,

@@ -141,7 +141,7 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     effects = engine.effects
     doors = Doors(
         engine.settings,
-        engine.egress,
+        engine.egress.of(loaded.workspace_id),
         engine.credentials,
         engine.sessions,
         model,

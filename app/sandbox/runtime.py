@@ -31,9 +31,9 @@ from pydantic_monty import (
 from app.errors import InvalidTool, Unavailable
 from app.sandbox.confine import Launcher, launcher
 from app.sandbox.host import Host, in_code, stubs_of
-from app.sandbox.share import Shares
 from app.sandbox.source import FunctionSpec, check_source, read_function
 from app.sandbox.values import ResultTooLarge, to_json
+from app.shares import Shares
 
 # Started when needed. Calls that sandboxed code makes have as many again, else those who wait for one could hold them all.
 MAX_WORKERS = 8

@@ -1,4 +1,4 @@
-"""Who may keep how many workers busy: a few endless loops must leave room for other calls, of others above all."""
+"""Who may keep how much of what all share busy: what one workspace has hanging must leave room for the others."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from weakref import WeakValueDictionary
 
 
 class Shares:
-    """Workers handed out: so many in all, and fewer to each owner."""
+    """Places handed out, as of workers or connections: so many in all, and fewer to each owner."""
 
     def __init__(self, most: int, each: int) -> None:
-        """Hand out `most` workers at a time, and no owner more than `each`."""
+        """Hand out `most` places at a time, and no owner more than `each`."""
         self._all = asyncio.Semaphore(most)
         self._each = each
         self._owners = WeakValueDictionary[UUID, asyncio.Semaphore]()
 
-    async def take(self, owner: UUID | None, seconds: float) -> Callable[[], None]:
-        """Wait for a worker; call what this answers to give it back.
+    async def take(self, owner: UUID | None, seconds: float | None = None) -> Callable[[], None]:
+        """Wait for a place; call what this answers, once, to give it back. Without an owner, all places are open.
 
         Raises:
             TimeoutError: none became free within the seconds.
