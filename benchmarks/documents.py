@@ -84,7 +84,7 @@ async def measure(chunks: int = CHUNKS, searches: int = SEARCHES) -> list[Figure
 async def compare(
     database: Database, embedder: Embedder, chunks: int, searches: int, dice: random.Random
 ) -> list[Figure]:
-    took = await milliseconds(partial(fill, database, embedder, chunks, dice))
+    filled = await milliseconds(partial(fill, database, embedder, chunks, dice))
     there = await database.fetchval("select count(*) from chunks")
     assert there == await database.fetchval("select count(*) from embeddings")
     words = vocabulary(random.Random(1))
@@ -97,7 +97,7 @@ async def compare(
                 times[kind].append(took)
     ranks = {kind: statistics.quantiles(values, n=100) for kind, values in times.items()}
     return [
-        Figure(f"documents: {there} chunks, cut and embedded s", took / 1000),
+        Figure(f"documents: {there} chunks, cut and embedded s", filled / 1000),
         *(
             Figure(f"documents: {there} chunks, search by {kind} ms p{rank}", ranks[kind][rank - 1])
             for kind in ranks
