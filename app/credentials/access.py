@@ -109,14 +109,15 @@ class Credentials:
         remember(static.secrets, workspace_id)  # In the spellings of this kind, too.
         if not isinstance(kind, OAuth2):
             return static
-        token = self._token_of(row)
+        token, secrets = self._token_of(row), static.secrets
         if token is None or not row["fresh"] or row["token_no"] == stale:
             await self._renew(row)
             row = await self._load(workspace_id, name)
             token = self._token_of(row)
+            secrets = (*secrets, *_static(self._kind_of(row)).secrets)  # A refresh token was rotated, maybe.
         if token is None:
             raise ToolError(f"the credential {name} was changed while a token was fetched for it")
-        return Access({"authorization": f"Bearer {token}"}, {}, (*static.secrets, token), row["token_no"])
+        return Access({"authorization": f"Bearer {token}"}, {}, (*secrets, token), row["token_no"])
 
     async def _load(self, workspace_id: UUID, name: str) -> Row:
         row = await self._database.fetchrow(LOAD, workspace_id, name)
@@ -178,7 +179,7 @@ class Credentials:
     async def _fetch(self, row: Row, me: UUID) -> None:
         kind = self._kind_of(row)
         assert isinstance(kind, OAuth2), "only OAuth credentials have tokens"
-        got = await self._granted(kind, row["name"])
+        got = await self._granted(kind, row)
         rotated = got.get("refresh_token")
         secrets = kind.secrets
         if kind.grant == "refresh_token" and isinstance(rotated, str) and rotated:
@@ -197,15 +198,16 @@ class Credentials:
                 await asyncio.sleep(pause)
         await self._database.execute(STORE, *values)
 
-    async def _granted(self, kind: OAuth2, name: str) -> dict[str, Any]:
+    async def _granted(self, kind: OAuth2, row: Row) -> dict[str, Any]:
         """The token endpoint's answer.
 
         Raises:
             ToolError: saying what it answered instead.
         """
-        answer = await self._ask(kind, kind.client_auth or "post")
+        name, egress = row["name"], self._egress.of(row["workspace_id"])
+        answer = await _ask(egress, kind, kind.client_auth or "post")
         if kind.client_auth is None and kind.client_secret and _says(answer, "invalid_client"):
-            answer = await self._ask(kind, "basic")
+            answer = await _ask(egress, kind, "basic")
         got = _object(answer)
         if answer.status == 200 and isinstance(got.get("access_token"), str) and got["access_token"].isprintable():
             return got
@@ -213,26 +215,27 @@ class Credentials:
         detail = f"no token for the credential {name}: the token endpoint answered {answer.status} {said}".rstrip()
         raise ToolError(redact(detail, _static(kind).secrets))
 
-    async def _ask(self, kind: OAuth2, client_auth: str) -> Response:
-        form = {"grant_type": kind.grant}
-        if kind.grant == "refresh_token":
-            form["refresh_token"] = kind.refresh_token or ""
-        if kind.scopes:
-            form["scope"] = " ".join(kind.scopes)
-        headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
-        if client_auth == "basic":
-            headers["authorization"] = _client_basic(kind)
-        else:
-            form |= {"client_id": kind.client_id, "client_secret": kind.client_secret or ""}
-        sent = urlencode({name: value for name, value in form.items() if value})
-        return await self._egress.fetch(
-            "POST",
-            kind.token_url,
-            headers=headers,
-            content=sent,
-            timeout_seconds=TOKEN_SECONDS,
-            max_bytes=MAX_TOKEN_BYTES,
-        )
+
+async def _ask(egress: Egress, kind: OAuth2, client_auth: str) -> Response:
+    form = {"grant_type": kind.grant}
+    if kind.grant == "refresh_token":
+        form["refresh_token"] = kind.refresh_token or ""
+    if kind.scopes:
+        form["scope"] = " ".join(kind.scopes)
+    headers = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
+    if client_auth == "basic":
+        headers["authorization"] = _client_basic(kind)
+    else:
+        form |= {"client_id": kind.client_id, "client_secret": kind.client_secret or ""}
+    sent = urlencode({name: value for name, value in form.items() if value})
+    return await egress.fetch(
+        "POST",
+        kind.token_url,
+        headers=headers,
+        content=sent,
+        timeout_seconds=TOKEN_SECONDS,
+        max_bytes=MAX_TOKEN_BYTES,
+    )
 
 
 def _static(kind: CredentialKind) -> Access:

@@ -198,18 +198,20 @@ async def execute(server: Server, tool: str, context: ToolContext, arguments: Js
         effect_key=context.effect_key,
         progress=context.progress,
     )
-    answer = redact(answer, await context.sessions.secrets(server))
+    secrets = await context.sessions.secrets(server)
+    files = _files(tool, answer.get("content") or [])
+    answer, files = redact(answer, secrets), redact(files, secrets)
     content: list[Json] = answer.get("content") or []
     if answer.get("isError"):
         said = "\n".join(str(part.get("text", "")) for part in content if part.get("type") == "text").strip()
         if said.lower().startswith("unknown tool"):
             context.sessions.on_change(server)
         raise ToolError(said[:2000] or f"{tool} failed on {server.name} and does not say why")
-    files = await _kept_files(context, tool, content)
+    kept = await _kept(context, tool, files)
     if "structuredContent" in answer:
         return answer["structuredContent"]
     texts = [text for part in content if (text := _text(part)) is not None]
-    return _together(texts, files)
+    return _together(texts, kept)
 
 
 def _together(texts: list[str], files: list[Json]) -> Any:
@@ -228,20 +230,24 @@ def _text(part: Json) -> str | None:
     return str(resource["text"]) if "text" in resource else None
 
 
-async def _kept_files(context: ToolContext, tool: str, content: Sequence[Json]) -> list[Json]:
-    """Pictures, sounds and other files, kept as artifacts."""
+def _files(tool: str, content: Sequence[Json]) -> list[list[Any]]:
+    """Pictures, sounds and other files: type and content of each. Base64 would hide what stands in them."""
     found = [each for part in content if (each := _file(part)) is not None]
     if len(found) > MAX_FILES:
         raise ToolError(f"{tool} answered with more than {MAX_FILES} files")
-    files: list[Json] = []
-    for number, (media_type, encoded) in enumerate(found, 1):
-        try:
-            data = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ToolError(f"{tool} answered with a file that is no base64") from error
+    try:
+        return [[media_type, base64.b64decode(encoded, validate=True)] for media_type, encoded in found]
+    except (binascii.Error, ValueError) as error:
+        raise ToolError(f"{tool} answered with a file that is no base64") from error
+
+
+async def _kept(context: ToolContext, tool: str, files: Sequence[Sequence[Any]]) -> list[Json]:
+    """Files as artifacts."""
+    kept: list[Json] = []
+    for number, (media_type, data) in enumerate(files, 1):
         name = f"{cleaned(tool)[:80]}_{number}{guess_extension(media_type) or '.bin'}"
-        files.append(await context.keep(name, media_type, data))
-    return files
+        kept.append(await context.keep(name, media_type, data))
+    return kept
 
 
 def _file(part: Json) -> tuple[str, str] | None:

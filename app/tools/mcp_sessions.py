@@ -13,6 +13,7 @@ from uuid import UUID
 from app.credentials import Access, Credentials, redact
 from app.egress import Egress
 from app.errors import EgressFailed, ToolError
+from app.redaction import SHORTEST_KNOWN
 
 if TYPE_CHECKING:
     from app.tools.mcp_wire import Connection
@@ -67,16 +68,17 @@ class Sessions:
         self.on_change: Changed = lambda _: None
 
     async def tools(self, server: Server) -> list[Json]:
-        """The tools that a server offers now.
+        """The tools that a server offers now, as it describes them, without any secret.
 
         Raises:
             ToolError: it could not be reached, refuses, or does not answer as MCP says.
         """
         try:
             async with asyncio.timeout(LIST_SECONDS):
-                return await self._asked(
+                listed = await self._asked(
                     server, None, lambda link: link.list_tools(max_pages=MAX_PAGES, max_tools=MAX_TOOLS)
                 )
+                return redact(listed, await self.secrets(server))
         except TimeoutError as error:
             said = f"mcp: {_place(server)} did not list its tools within {LIST_SECONDS:g} s"
             raise EgressFailed(said) from error
@@ -91,13 +93,17 @@ class Sessions:
         effect_key: UUID,
         progress: Progress,
     ) -> Json:
-        """The result of one call, as the server gave it.
+        """The result of one call, as the server gave it: with the `secrets` that it may show.
 
         Raises:
             ToolError: it could not be reached, refuses, or does not answer as MCP says.
         """
+
+        async def tell(text: str, done: int | None, total: int | None) -> None:
+            await progress(redact(text, await self.secrets(server)), done, total)
+
         return await self._asked(
-            server, conversation_id, lambda link: link.call(tool, arguments, str(effect_key), progress)
+            server, conversation_id, lambda link: link.call(tool, arguments, str(effect_key), tell)
         )
 
     async def aclose(self) -> None:
@@ -145,7 +151,9 @@ class Sessions:
         async def access(stale: int | None) -> Access:
             return await self._access(server, stale)
 
-        return wire.Connection.http(server.url, self._egress, access, lambda: self.on_change(server))
+        return wire.Connection.http(
+            server.url, self._egress.of(server.workspace_id), access, lambda: self.on_change(server)
+        )
 
     def _make_room(self) -> None:
         """Forget what is closed, and let the session that has been idle longest go when there are too many."""
@@ -168,11 +176,15 @@ class Sessions:
         return kind(redact(said, await self.secrets(server)))
 
     async def secrets(self, server: Server) -> tuple[str, ...]:
-        """What a server's answers must not show."""
+        """What a server's answers must not show: its credential, or what it was started with.
+
+        Nobody says which variables of an environment are secrets; a short one is none.
+        """
+        given = tuple(value for value in server.env.values() if len(value) >= SHORTEST_KNOWN)
         try:
-            return (await self._access(server, None)).secrets
+            return given + (await self._access(server, None)).secrets
         except ToolError:
-            return ()
+            return given
 
 
 def _place(server: Server) -> str:

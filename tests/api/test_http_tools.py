@@ -11,6 +11,7 @@ import pytest
 
 from app.db import Database
 from app.settings import Settings
+from app.tools import invoke as invoking
 from tests.api.conftest import serve
 from tests.services import Service, service
 
@@ -201,6 +202,17 @@ async def test_twenty_calls_at_expiry_in_two_processes_make_one_refresh(
         assert [each["error"] for each in (*first, *second) if each["error"]] == []
         shown = (await one.get("/credentials/c")).text
     await without_secrets(database, first, second, shown, caplog.text)
+
+
+async def test_a_call_that_fetched_a_token_shows_neither_refresh_token(
+    reaching: httpx.AsyncClient, there: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a process that waited for the token of another, and knows nothing of what was rotated with it.
+    monkeypatch.setattr(invoking, "without_known", lambda value, workspace_id: value)
+    await oauth(reaching, there, **REFRESH)
+    there.answers["/says"] = [(200, ["refresh-secret-0", "refresh-secret-1"])]
+    await reaching.patch("/tools/call_it", json={"url": there.url("/says")})
+    assert (await called(reaching))["result"] == ["****", "****"]
 
 
 async def test_a_401_fetches_one_new_token(reaching: httpx.AsyncClient, there: Service) -> None:

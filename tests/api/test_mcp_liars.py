@@ -1,6 +1,7 @@
 """Servers that lie: what they answer is refused by name, in bounded time and memory, and the next call is none the worse."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -100,9 +101,10 @@ async def client(settings: Settings, liar: Liar) -> AsyncIterator[httpx.AsyncCli
         yield opened
 
 
-async def connect(client: httpx.AsyncClient, liar: Liar) -> httpx.Response:
+async def connect(client: httpx.AsyncClient, liar: Liar, **fields: Any) -> httpx.Response:
     url = f"http://127.0.0.1:{liar.port}/mcp"
-    return await client.post("/tools", json={"kind": "mcp", "name": "liar", "description": "A liar", "url": url})
+    body = {"kind": "mcp", "name": "liar", "description": "A liar", "url": url}
+    return await client.post("/tools", json=body | fields)
 
 
 def pages(asked: Json) -> bytes:
@@ -225,3 +227,27 @@ async def test_a_server_is_given_nothing_of_ours(client: httpx.AsyncClient, liar
             break
         await asyncio.sleep(0.02)
     assert {asked["id"] for asked in told} == {"q0", "q1", "q2"}
+
+
+async def test_what_a_server_says_of_its_tools_shows_no_secret(client: httpx.AsyncClient, liar: Liar) -> None:
+    await client.post("/credentials", json={"name": "c", "kind": "bearer", "token": "mcp-secret-1"})
+    schema = {"type": "object", "properties": {"a": {"type": "string", "default": "mcp-secret-1"}}}
+    liar.lie = listing(tool("fine", description="You sent mcp-secret-1", inputSchema=schema), tool("x mcp-secret-1"))
+    made = await connect(client, liar, credential="c")
+    assert made.status_code == 201, made.text
+    shown = made.text + (await client.get("/tools/liar_fine")).text + (await client.get("/tool-sources/liar")).text
+    assert "You sent ****" in shown
+    assert "mcp-secret-1" not in shown
+
+
+async def test_a_file_of_an_answer_holds_no_secret_wherever_it_stands(client: httpx.AsyncClient, liar: Liar) -> None:
+    await client.post("/credentials", json={"name": "c", "kind": "bearer", "token": "mcp-secret-1"})
+    assert (await connect(client, liar, credential="c")).status_code == 201
+    for before in ("", "a", "ab"):
+        data = base64.b64encode(f"{before} mcp-secret-1 \n".encode()).decode()
+        blob = {"type": "resource", "resource": {"uri": "a:b", "mimeType": "text/plain", "blob": data}}
+        liar.lie = lambda asked, blob=blob: said(asked, {"content": [blob]})
+        called = await client.post("/tools/liar_fine/execute", json={"arguments": {}})
+        [file] = called.json()["result"]["files"]
+        kept = await client.get(f"/artifacts/{file['artifact_id']}/content")
+        assert kept.text == f"{before} **** \n"

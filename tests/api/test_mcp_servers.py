@@ -54,6 +54,15 @@ async def test_a_program_is_started_and_ended_with_the_process(
     assert "here_add" not in INSTALLED
 
 
+async def test_what_a_program_was_started_with_shows_in_no_answer(settings: Settings, tmp_path: Path) -> None:
+    program = THINGS | {"env": {"UPSTREAM_TOKEN": "program-secret-1", "MODE": "fast"}}
+    path = written(tmp_path / "mcp.json", here=program)
+    async with serve(settings.model_copy(update={"parley_mcp_servers": path})) as client:
+        assert await called(client, "here_environment", name="UPSTREAM_TOKEN") == "****"
+        assert await called(client, "here_environment", name="MODE") == "fast"
+        assert await called(client, "here_greet", name="program-secret-1") == "Hello, ****!"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
