@@ -68,7 +68,9 @@ async def test_a_stream_says_so_first_and_goes_on_when_the_provider_is_back(
         return [(block["event"], json.loads(block["data"])) for block in blocks if "event" in block]
 
     reading = asyncio.create_task(read())
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(10):
+        while "run.queued" not in await world.types(made.json()["id"]):
+            await asyncio.sleep(0.01)
     provider.scripts.outage.clear()
     await world.database.execute("update breakers set probe_at = now()")
     async with town_without_agent(world, provider, settings):
