@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-RESERVED = frozenset({"register", "import", "execute"})  # They stand behind /tools/ in paths.
+# They stand behind /tools/ in paths; the last is to be a built-in tool.
+RESERVED = frozenset({"register", "import", "execute", "delegate"})
 NAME_CHARACTERS = 64  # The longest that every provider takes.
 TELLING_APART_CHARACTERS = 8
 

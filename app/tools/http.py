@@ -28,7 +28,8 @@ MAX_TEMPLATE_CHARACTERS = 100_000
 # What a service may say in passing; the same request may do better in a moment.
 PASSING = frozenset({429, 502, 503, 504})
 RETRIES = 2
-PATH_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\*)\]|\['([^']*)'\]")
+STEP = r"""\.?([^.\[\]'"]++)|\[([0-9]{1,9}|\*)\]|\['([^']+)'\]"""
+PATH_STEP, RESPONSE_PATH = re.compile(STEP), re.compile(rf"\$?(?:{STEP})*")
 
 
 class HttpSpec(BaseModel):
@@ -98,6 +99,7 @@ def define_http(
     """
     method, body = method.upper(), _read_body(body)
     _check_request(name, description, method, url, headers or {})
+    _check_path(others.get("response_path"))
     templates = [url, dict(headers or {}), dict(query or {}), body]
     parameters = parameters or _parameters_of(names_in(templates))
     check_schema(parameters, "parameters", error=InvalidTool)
@@ -152,6 +154,16 @@ def _check_request(name: str, description: str, method: str, url: str, headers: 
             raise InvalidTool(f"headers: {header} belongs into a credential, which is kept sealed", field="headers")
         if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header):
             raise InvalidTool(f"headers: {header!r} is no name of a header", field="headers")
+        if not headers[header].isascii():
+            raise InvalidTool(f"headers: only ASCII can stand in {header}", field="headers")
+
+
+def _check_path(path: str | None) -> None:
+    if path is not None and not RESPONSE_PATH.fullmatch(path):
+        raise InvalidTool(
+            f"response_path: {path[:100]!r} is no path such as $.items[0].name, $['a b'] or $.items[*].id",
+            field="response_path",
+        )
 
 
 def check_url(url: str) -> None:
@@ -368,7 +380,7 @@ def _picked(value: Any, steps: list[str], path: str) -> Any:
             items = cast("list[Any]", value)
             if step == "*":
                 return [_picked(item, steps[position + 1 :], path) for item in items]
-            if step.isdecimal() and int(step) < len(items):
+            if re.fullmatch("[0-9]{1,9}", step) and int(step) < len(items):
                 value = items[int(step)]
                 continue
         elif isinstance(value, dict) and step in value:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from app.errors import InvalidArguments
 
@@ -50,27 +50,40 @@ def filled_url(template: str, arguments: Mapping[str, Any]) -> str:
     Raises:
         InvalidArguments: when one is missing, empty or would lead to another path.
     """
+    path, mark, query = template.partition("?")
+    segments = [_segment(each, arguments) for each in path.split("/")]
+    return "/".join(segments) + mark + PLACEHOLDER.sub(lambda found: _quoted(found, arguments), query)
 
-    def escaped(found: re.Match[str]) -> str:
-        text = as_text(arguments.get(found[1], ""))
-        if text in ("", ".", ".."):
-            raise InvalidArguments(f"{found[1]}: {text!r} can't stand in a URL", field=found[1])
-        return quote(text, safe="")
 
-    return PLACEHOLDER.sub(escaped, template)
+def _segment(template: str, arguments: Mapping[str, Any]) -> str:
+    """One segment of a path. A service may take what is escaped here apart again: it must not lead up, either."""
+    text = PLACEHOLDER.sub(lambda found: _quoted(found, arguments), template)
+    first = PLACEHOLDER.search(template)
+    if first and any(step in (".", "..") for step in re.split(r"[/\\]", unquote(text))):
+        raise InvalidArguments(f"{first[1]}: {unquote(text)!r} can't stand in a URL", field=first[1])
+    return text
+
+
+def _quoted(found: re.Match[str], arguments: Mapping[str, Any]) -> str:
+    text = as_text(arguments.get(found[1], ""))
+    if not text:
+        raise InvalidArguments(f"{found[1]}: {text!r} can't stand in a URL", field=found[1])
+    return quote(text, safe="")
 
 
 def filled_headers(template: Mapping[str, str], arguments: Mapping[str, Any]) -> dict[str, str]:
     """Headers with their arguments.
 
     Raises:
-        InvalidArguments: when one would begin another header.
+        InvalidArguments: when one would begin another header, or can't be sent in one.
     """
     headers: dict[str, str] = {}
     for name, value in filled(dict(template), arguments).items():
         text = as_text(value).strip()
         if CONTROL.search(text):
             raise InvalidArguments(f"a control character can't stand in the header {name}")
+        if other := next((each for each in text if not each.isascii()), None):
+            raise InvalidArguments(f"only ASCII can stand in the header {name}, and {other!r} is none of it")
         headers[name] = text
     return headers
 
