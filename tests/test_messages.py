@@ -9,7 +9,17 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter
 
 from app.executor.converse import history_of
 from app.executor.recorder import body_of
-from app.messages import clean_result, clean_text, clean_value, parts_of, prompt, reworded, role_of, text_of
+from app.messages import (
+    arguments_of,
+    clean_result,
+    clean_text,
+    clean_value,
+    parts_of,
+    prompt,
+    reworded,
+    role_of,
+    text_of,
+)
 
 FIXTURES = Path(__file__).parent / "fixtures"
 # One file per format that was ever written; none may be changed, conversations of that time are full of them.
@@ -70,3 +80,20 @@ def test_text_is_cleaned_once_and_for_all(text: str) -> None:
     assert clean_text(clean) == clean
     clean.encode()
     assert "\x00" not in clean
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ('{"n": 1}', {"n": 1}),
+        ({"n": 1}, {"n": 1}),
+        ("", {}),
+        (None, {}),
+        ("null", "null"),
+        ("[]", "[]"),
+        ('""', '""'),
+        ("[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_arguments_that_are_no_object_stay_as_they_came(sent: object, kept: object) -> None:
+    assert arguments_of(sent) == kept
