@@ -21,7 +21,7 @@ router = APIRouter(tags=["health"])
 log = structlog.stdlib.get_logger(__name__)
 
 # The migration this code needs.
-SCHEMA = "0010"
+SCHEMA = "0014"
 
 
 class Health(BaseModel):
