@@ -239,7 +239,7 @@ async def answer_or_reply(
                 said = "the message answers an open question, and an answer is text; send the files once it is answered"
                 raise InvalidRequest(said, field="attachments")
             return await _answer_by_message(connection, workspace_id, conversation_id, questions[0]["id"], turn)
-        if (turn.on_message or head["on_message"]) == "interrupt":
+        if questions and (turn.on_message or head["on_message"]) == "interrupt":
             raise ApprovalPending
     return await reply(connection, settings, workspace_id, conversation_id, turn, inline=inline)
 

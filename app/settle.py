@@ -47,10 +47,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Settled:
-    """What the ending committed: events to publish, and whether a run or a delivery became due."""
+    """What the ending committed.
+
+    Attributes:
+        events: To publish.
+        work_is_due: Whether a run or a delivery became due.
+        dependents_of: The run's task, when others depend on it: they may go on now, or never.
+    """
 
     events: list[StoredEvent]
     work_is_due: bool
+    dependents_of: UUID | None = None
 
 
 def failed(error: ParleyError, write: Write | None = None) -> Outcome:
@@ -171,7 +178,7 @@ async def _follow_up(connection: Connection, settings: Settings, of: Settlement,
     error = outcome.error.get("message") if outcome.error else None
     about = {**about, "detached": ended.detached, "model": ended.model}
     work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error)
-    return Settled(ended.events, work_is_due)
+    return Settled(ended.events, work_is_due, ended.task_id if ended.has_dependents else None)
 
 
 class Settlements:

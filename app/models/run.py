@@ -59,6 +59,7 @@ class Run(Owned, Base):
             "concurrency_key",
             postgresql_where=text("state = 'running' and concurrency_key is not null"),
         ),
+        Index("ix_runs_depending", "task_id", postgresql_where=text("state = 'waiting' and started_at is null")),
         Index("ix_runs_breakers", "run_at", postgresql_where=text("breakers is not null and state = 'queued'")),
         Index(None, "task_id", "id", postgresql_where=text("task_id is not null")),
         Index("ix_runs_live", "workspace_id", "id", postgresql_where=text(LIVE)),

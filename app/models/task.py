@@ -74,6 +74,7 @@ class TaskDependency(Base):
         points_at("tasks", "task_id", ondelete="CASCADE"),
         points_at("tasks", "depends_on_id", ondelete="CASCADE"),
         CheckConstraint("on_outcome in ('success', 'any')", name="on_outcome"),
+        Index(None, "depends_on_id"),
     )
 
     task_id: Mapped[UUID] = mapped_column(primary_key=True)

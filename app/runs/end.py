@@ -43,7 +43,7 @@ with w as materialized (
     update heads set open_runs = heads.open_runs - 1,
         active_run_id = case when heads.active_run_id = r.id then null else heads.active_run_id end,
         state = case when heads.open_runs = 1 then 'idle'
-            when heads.active_run_id = r.id or r.was = 'waiting' then 'queued' else heads.state end,
+            when heads.active_run_id = r.id or (r.was = 'waiting' and r.was_ready) then 'queued' else heads.state end,
         message_seq = heads.message_seq + w.n_messages, event_seq = heads.event_seq + w.n_events,
         requests = heads.requests + w.requests, input_tokens = heads.input_tokens + w.input_tokens,
         output_tokens = heads.output_tokens + w.output_tokens, cost_usd = heads.cost_usd + w.cost_usd,
@@ -56,7 +56,8 @@ with w as materialized (
     + """
 select r.id, hu.conversation_id, hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.was, r.task_id, r.detached, r.principal_id,
     r.model,
-    exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers
+    exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers,
+    exists (select from task_dependencies d where d.depends_on_id = r.task_id) as has_dependents
 from hu join r on r.id = hu.run_id
 """
 )
@@ -74,6 +75,7 @@ class Ended:
     was_ready: bool
     was_waiting: bool
     has_steers: bool
+    has_dependents: bool
     detached: bool
     task_id: UUID | None
     principal_id: UUID | None
@@ -149,6 +151,7 @@ def _ended(row: Row, events: list[NewEvent]) -> Ended:
         was_ready=row["was_ready"],
         was_waiting=row["was"] == "waiting",
         has_steers=row["has_steers"],
+        has_dependents=row["has_dependents"],
         detached=row["detached"],
         task_id=row["task_id"],
         principal_id=row["principal_id"],

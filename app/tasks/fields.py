@@ -20,10 +20,11 @@ from pydantic import (
 from app import cron
 from app.agents.template import check_instructions
 from app.artifacts import MAX_ATTACHED
+from app.credentials import is_mask
 from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
-from app.verifiers import OWN, VERIFIERS
+from app.verifiers import OWN, SCHEMES, VERIFIERS, standard_key
 
 TaskType = Literal["delegation", "scheduled", "triggered", "research"]
 Overlap = Literal["skip", "queue", "interrupt", "allow"]
@@ -33,7 +34,6 @@ Talk = Literal["new", "same"]
 LONGEST_SECONDS = 366 * 86_400
 MAX_DATA = 200_000
 LATER_FIELDS = ("depends_on", "budget")
-LATER_VERIFIERS = ("standard", "github", "stripe", "slack", "hmac")
 WHEN = ("schedule_expression", "interval_seconds", "run_at")
 # Fields that say something only about tasks of one type.
 SCHEDULE_FIELDS = (
@@ -54,6 +54,7 @@ FITTING: dict[str, tuple[str, ...]] = {
 # `$`, then names, quoted names and indexes.
 PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]{1,6}\]|\['[^']{1,100}'\])*")
 HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+HEADER_FIELD = "trigger_config.header"
 
 
 def _instant(value: object) -> object:
@@ -111,10 +112,6 @@ class Filter(BaseModel):
 
 
 def _known_verifier(value: object) -> object:
-    if value in LATER_VERIFIERS:
-        raise NotAvailable(
-            f"the verifier {value!r} is not offered yet; use bearer, token or none", field="trigger_config.verifier"
-        )
     if value is not None and value not in (*OWN, *VERIFIERS):
         raise ValueError(f"must be one of {', '.join((*OWN, *VERIFIERS))}")
     return value
@@ -127,13 +124,19 @@ class TriggerConfig(BaseModel):
 
     verifier: Annotated[str | None, BeforeValidator(_known_verifier)] = Field(
         None,
-        description="bearer: `Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody; or the "
-        "name of an extension's verifier. Left out: a token when the server has authentication on, else none.",
+        description="standard, github, stripe, slack: their signatures; hmac: an HMAC of the body in a header; bearer: "
+        "`Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody; or the name of an "
+        "extension's verifier. Left out: a token when the server has authentication on, else none.",
     )
     secret: str | None = Field(
         None, min_length=4, max_length=500, description="Made when left out. Shown masked, whole only once."
     )
-    header: str | None = Field(None, description="The header that may hold the token; X-Parley-Token when left out.")
+    header: str | None = Field(
+        None, description="The header that may hold the token, X-Parley-Token when left out; or that holds the HMAC."
+    )
+    algorithm: Literal["sha256", "sha512", "sha1"] = Field("sha256", description="Of the verifier hmac.")
+    encoding: Literal["hex", "base64"] = Field("hex", description="Of the verifier hmac.")
+    prefix: str = Field("", max_length=40, description="What stands before the HMAC in its header, such as `sha256=`.")
     dedup: Literal["id", "body"] = Field("id", description="What makes two calls the same: a delivery id, or the body.")
     filter: Filter | None = Field(None, description="Calls that do not match start nothing.")
     correlation: Path | None = Field(None, description="Calls with the same value there go on in one conversation.")
@@ -141,12 +144,38 @@ class TriggerConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        if self.secret is not None and (self.verifier == "none" or not self.secret.isascii() or " " in self.secret):
-            what = "needs no secret" if self.verifier == "none" else "a secret is ASCII without spaces"
-            raise InvalidRequest(f"{what}", field="trigger_config.secret")
-        if self.header is not None and (self.verifier != "token" or not HEADER.fullmatch(self.header)):
-            raise InvalidRequest("a header's name, for the verifier token alone", field="trigger_config.header")
+        self._check_secret()
+        self._check_header()
         return self
+
+    def _check_secret(self) -> None:
+        if self.secret is None:
+            return
+        if self.verifier == "none":
+            raise InvalidRequest("needs no secret", field="trigger_config.secret")
+        if not (self.secret.isascii() and self.secret.isprintable()) or (" " in self.secret and not self.signs):
+            raise InvalidRequest("a secret is ASCII without spaces", field="trigger_config.secret")
+        if self.verifier == "standard" and not is_mask(self.secret):
+            try:
+                standard_key(self.secret)
+            except ValueError as error:
+                raise InvalidRequest(str(error), field="trigger_config.secret") from error
+
+    def _check_header(self) -> None:
+        if self.verifier == "hmac" and self.header is None:
+            raise InvalidRequest("names the header that holds the HMAC, such as X-Signature", field=HEADER_FIELD)
+        if self.header is not None and (self.verifier not in ("token", "hmac") or not HEADER.fullmatch(self.header)):
+            raise InvalidRequest("a header's name, for the verifiers token and hmac alone", field=HEADER_FIELD)
+        for name in self.model_fields_set & {"algorithm", "encoding", "prefix"}:
+            if self.verifier != "hmac" and getattr(self, name) != type(self).model_fields[name].default:
+                raise InvalidRequest("is for the verifier hmac alone", field=f"trigger_config.{name}")
+        if not (self.prefix.isascii() and self.prefix.isprintable()):
+            raise InvalidRequest("is printable ASCII", field="trigger_config.prefix")
+
+    @property
+    def signs(self) -> bool:
+        """Whether its secret makes signatures and is never sent itself."""
+        return self.verifier in SCHEMES
 
 
 class _Fields(BaseModel):
