@@ -57,7 +57,14 @@ class Resident:
         self._engine.on_free = self._rung.set
         self._engine.on_due = self.ring_for_runs
         self._engine.bell.listener = self.ring
-        loops = (self._claim_loop, self._sweep_loop, self._delivery_loop, self._source_loop, self._beat_loop, self._index_loop)
+        loops = (
+            self._claim_loop,
+            self._sweep_loop,
+            self._delivery_loop,
+            self._source_loop,
+            self._beat_loop,
+            self._index_loop,
+        )
         self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
 
     async def stop(self) -> None:

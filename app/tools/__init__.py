@@ -18,8 +18,8 @@ from app.tools import (
     recall,
     remember,
     schedule_task,
-    summarizer,
     search_documents,
+    summarizer,
     web_search,
 )
 from app.tools.tool import Park, ParkKind, Risk, Tool, ToolCall, ToolContext

@@ -192,3 +192,12 @@ async def test_without_pgvector_words_are_enough(database: Database, library: Me
     assert await database.fetchval("select count(*) from embeddings") == await database.fetchval(
         "select count(*) from chunks"
     )
+
+
+async def test_what_others_have_crowds_nothing_out(database: Database, library: Meaning) -> None:
+    """More of theirs than candidates are looked at, and each fits better than ours."""
+    await database.execute("insert into workspaces (id, name) values ($1, 'other')", OTHER)
+    for number in range(60):
+        await add(database, f"theirs {number}", "RX-7 rotary engine, RX-7 rotary engine", OTHER)
+    found = await search(database, library, DEFAULT_WORKSPACE, "RX-7 rotary engine", limit=1)
+    assert [(result.row["title"], "text" in result.by) for result in found.results] == [("both", True)]
