@@ -21,7 +21,7 @@ router = APIRouter(tags=["health"])
 log = structlog.stdlib.get_logger(__name__)
 
 # The migration this code needs.
-SCHEMA = "0014"
+SCHEMA = "0015"
 
 
 class Health(BaseModel):
