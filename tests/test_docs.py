@@ -16,6 +16,7 @@ from app.patterns import PATTERNS
 from app.runs import TRANSITIONS
 from app.settings import Settings
 from app.tools import BUILT_IN
+from tests import daylight
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -118,6 +119,10 @@ def test_the_run_state_diagram_is_the_state_machine() -> None:
     ends = set(re.findall(r"(\w+) --> \[\*\]", diagram[1]))
     assert begins == {"queued", "running"}
     assert ends == {str(state) for state, onward in TRANSITIONS.items() if not onward}
+
+
+def test_the_table_of_clock_changes_is_what_the_code_does() -> None:
+    assert page("schedules.md") == daylight.page(), "run: python -m tests.daylight"
 
 
 # --- the pages themselves ---------------------------------------------------------------------------
