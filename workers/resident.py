@@ -20,6 +20,7 @@ from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
 from app.runs import claim, due, overdue, recover, stranded, tend
+from app.runs.depend import decided
 from app.tools import sources
 from workers.presence import beat, leave
 
@@ -162,6 +163,8 @@ class Resident:
             self.ring(self._lane)
         for question in await approvals.expired(database):
             await self._apart(self._engine.close_question(question))
+        for run in await decided(database):
+            await self._apart(self._engine.resolve(run))
         for conversation_id in await stranded(database):
             self.defects += 1
             log.error("conversation.stranded", conversation_id=str(conversation_id))

@@ -42,6 +42,17 @@ class FileOut(BaseModel):
     size: int = Field(description="Bytes.")
 
 
+class DependencyOut(BaseModel):
+    """A task that another one waits for."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    task: UUID
+    title: str
+    on: Literal["success", "any"] = Field(description="Which endings count.")
+    state: TaskState = Field(description="Its latest run's, or idle.")
+
+
 class TaskOut(BaseModel):
     """A task as the API shows it."""
 
@@ -71,7 +82,7 @@ class TaskOut(BaseModel):
     input: Any | None
     context_data: dict[str, Any]
     attachments: list[FileOut] = Field(description="What each of its runs gets.")
-    depends_on: list[Any] = Field(default_factory=list[Any], description="Not offered yet.")
+    depends_on: list[DependencyOut] = Field(default_factory=list[DependencyOut])
     concurrency: dict[str, Any] | None = Field(None, description="How many runs with this key run at once.")
     priority: int
     conversation: Literal["new", "same"]
@@ -192,6 +203,7 @@ def shown(task: Shown, run: RunOut | None, settings: Settings, secret: str | Non
             "concurrency": {"key": row.concurrency_key, "limit": row.concurrency_limit}
             if row.concurrency_key
             else None,
+            "depends_on": task.depends_on,
             "notification_config": shown_notification(notification) if notification is not None else None,
             "latest_run": run,
             "result": run.result if run else None,
@@ -324,6 +336,8 @@ async def patch_task(task_id: UUID, changes: TaskPatch, caller: Writes) -> TaskO
     async with caller.database.engine_tx() as connection:
         saved = await tasks.patch(connection, caller.settings, caller.workspace_id, task_id, changes)
         await _note(connection, caller, "task.patch", task_id, fields=sorted(changes.model_fields_set))
+    if "depends_on" in changes.model_fields_set:
+        caller.engine.look_at_dependents(task_id)
     task = await show(caller, task_id, saved.secret)
     task.warnings = warnings_of(changes.notification_config)
     return task
@@ -335,6 +349,7 @@ async def delete_task(task_id: UUID, caller: Writes) -> None:
     async with caller.database.engine_tx() as connection:
         await tasks.delete(connection, caller.workspace_id, task_id)
         await _note(connection, caller, "task.delete", task_id)
+    caller.engine.look_at_dependents(task_id)
 
 
 @router.post("/tasks/{task_id}/execute", status_code=202, summary="Start a task by hand")

@@ -30,6 +30,7 @@ MADE = [
     Column("next", "next_fire_at"),
     Column("webhook", "webhook_url"),
     Column("run", "latest_run.id"),
+    Column("reason", "latest_run.reason"),
 ]
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the agent shall do.", show_default=False)]
@@ -66,6 +67,12 @@ def create_task(
     at: Annotated[str | None, typer.Option("--at", metavar="TIME", help="One instant (RFC 3339): scheduled.")] = None,
     timezone: Zone = None,
     webhook: Annotated[bool, typer.Option("--webhook", help="Start it by calling its URL: triggered.")] = False,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--after", metavar="TASK[:any]", help="Wait for this task; `:any`: however it ends. May be repeated."
+        ),
+    ] = None,
     research: Annotated[bool, typer.Option("--research", help="A researched, cited report.")] = False,
     email: Annotated[list[str] | None, typer.Option("--email", help="Mail its outcome; may be repeated.")] = None,
     slack: Annotated[bool, typer.Option("--slack", help="Tell Slack, by SLACK_WEBHOOK_URL.")] = False,
@@ -78,6 +85,7 @@ def create_task(
     body = _body_of(file)
     body |= _given(prompt=prompt, agent=agent, title=title, timezone=timezone)
     body |= _given(schedule_expression=cron, interval_seconds=every, run_at=at)
+    body |= _given(depends_on=_dependencies(after or []) or None)
     body |= _notifications(email or [], slack=slack)
     kind = _kind(scheduled=bool(cron or every or at), webhook=webhook, research=research)
     if kind or "task_type" not in body:
@@ -104,6 +112,12 @@ def _body_of(file: Path | None) -> dict[str, Any]:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _dependencies(after: list[str]) -> list[dict[str, str]]:
+    """Tasks to wait for, each `TASK` or `TASK:any`."""
+    parted = [each.partition(":") for each in after]
+    return [{"task": task, **({"on": outcome} if outcome else {})} for task, _, outcome in parted]
 
 
 def _kind(*, scheduled: bool, webhook: bool, research: bool) -> str | None:

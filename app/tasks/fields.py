@@ -33,7 +33,8 @@ Talk = Literal["new", "same"]
 
 LONGEST_SECONDS = 366 * 86_400
 MAX_DATA = 200_000
-LATER_FIELDS = ("depends_on", "budget")
+MAX_DEPENDENCIES = 20
+LATER_FIELDS = ("budget",)
 WHEN = ("schedule_expression", "interval_seconds", "run_at")
 # Fields that say something only about tasks of one type.
 SCHEDULE_FIELDS = (
@@ -100,6 +101,15 @@ class Concurrency(BaseModel):
 
     key: str = Field(min_length=1, max_length=200, description="What they have in common, such as a customer.")
     limit: Whole = Field(ge=1, le=10_000, description="How many run at once; the others wait.")
+
+
+class Dependency(BaseModel):
+    """A task to wait for: until its latest run has completed, or has ended in whatever way."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: UUID = Field(description="Its id.")
+    on: Literal["success", "any"] = Field("success", description="Which endings count; any other fails the run.")
 
 
 class Filter(BaseModel):
@@ -233,6 +243,9 @@ class TaskBody(_Fields):
     conversation: Talk = Field("new", description="Whether each start begins a conversation or goes on in one.")
     priority: Whole = Field(0, ge=-1000, le=1000, description="Higher first.")
     concurrency: Concurrency | None = Field(None, description="How many of its kind may run at once.")
+    depends_on: list[Dependency] = Field(
+        default_factory=list[Dependency], max_length=MAX_DEPENDENCIES, description="Tasks that its runs wait for."
+    )
     retry: Retry | None = Field(None, description="How often a run is tried again.")
     timeout_seconds: Seconds | None = Field(None, description="Running time of one run.")
     queue_timeout_seconds: Seconds | None = Field(None, description="Longest wait for its start.")
@@ -254,6 +267,8 @@ class TaskBody(_Fields):
             raise InvalidRequest("the prompt is empty", field="prompt")
         self._check_instants()
         self._check_sizes()
+        if len({each.task for each in self.depends_on}) < len(self.depends_on):
+            raise InvalidRequest("names a task twice", field="depends_on")
         if self.task_type == "scheduled":
             self._check_schedule()
         elif self.task_type == "triggered" and self.trigger_config is None:
@@ -319,6 +334,7 @@ class TaskPatch(_Fields):
     conversation: Talk | None = None
     priority: Whole | None = None
     concurrency: Concurrency | None = None
+    depends_on: list[Dependency] | None = Field(None, max_length=MAX_DEPENDENCIES)
     retry: Retry | None = None
     timeout_seconds: Seconds | None = None
     queue_timeout_seconds: Seconds | None = None

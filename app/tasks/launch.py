@@ -21,7 +21,8 @@ EXCERPT = 2000
 READ = """
 select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last_run_id,
     p.conversation_id as last_conversation_id, p.state as last_state, p.finished_at as last_finished_at,
-    p.result as last_result, coalesce(p.state in ('queued', 'running', 'waiting'), false) as last_is_open
+    p.result as last_result, coalesce(p.state in ('queued', 'running', 'waiting'), false) as last_is_open,
+    (select count(*) from task_dependencies d where d.task_id = t.id) as waits
 from tasks t join agents a on a.id = t.agent_id
 left join lateral (
     select f.run_id, r.conversation_id, r.state, r.finished_at, r.result from fires f join runs r on r.id = f.run_id

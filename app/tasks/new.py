@@ -68,7 +68,7 @@ class NewTask:
             task["prompt"],
             context=given_with(task) or None,
             principal_id=self.principal_id,
-            run=task_run(task | {"agent_version": None}) | {"run_at": task["run_at"]},
+            run=task_run(task | {"agent_version": None, "waits": 0}) | {"run_at": task["run_at"]},
         )
         return Beginning(
             self.workspace_id,
@@ -87,6 +87,7 @@ class NewTask:
             agent_id=begun.agent_id,
             agent_version=begun.agent_version,
             attachments=[],
+            refused_calls=0,
             enabled=True,
             version=1,
             created_at=begun.at,
@@ -105,7 +106,9 @@ class NewTasks:
     @staticmethod
     def takes(body: TaskBody) -> bool:
         """Whether a task is of the kind that is stored here."""
-        return body.task_type in FIRES_AT_ONCE and body.conversation == "new" and not body.attachments
+        return (
+            body.task_type in FIRES_AT_ONCE and body.conversation == "new" and not (body.attachments or body.depends_on)
+        )
 
     async def store(self, new: NewTask) -> Saved:
         """Store a task and begin its first run; returns when it is on disk.

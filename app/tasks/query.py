@@ -1,20 +1,32 @@
 """Reading tasks, their fires and receipts, in a session of the workspace."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row as SqlRow
 from sqlalchemy import Select, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from app.errors import NotFound
-from app.models import Agent, Conversation, Fire, Receipt, Run, Task
+from app.models import Agent, Conversation, Fire, Receipt, Run, Task, TaskDependency
 
 LATEST = select(Run).where(Run.task_id == Task.id).order_by(Run.id.desc()).limit(1).lateral()
 LatestRun = aliased(Run, LATEST)
 RunAgent = aliased(Agent)
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A task that another one waits for."""
+
+    task: UUID
+    title: str
+    on: str
+    state: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,7 @@ class Shown:
     agent: str
     run: Run | None
     run_agent: str | None
+    depends_on: Sequence[Awaited] = ()
 
     @property
     def id(self) -> UUID:
@@ -52,7 +65,7 @@ async def get(session: AsyncSession, workspace_id: UUID, task_id: UUID) -> Shown
     row = (await session.execute(_selected(workspace_id).where(Task.id == task_id))).one_or_none()
     if row is None:
         raise NotFound(f"there is no task {task_id}")
-    return Shown(*row)
+    return (await _with_dependencies(session, workspace_id, [row]))[0]
 
 
 async def page(
@@ -80,7 +93,23 @@ async def page(
         query = query.where(LatestRun.id.is_(None))
     query = query.where(Task.id < after) if after else query
     rows = await session.execute(query.order_by(Task.id.desc()).limit(limit))
-    return [Shown(*row) for row in rows]
+    return await _with_dependencies(session, workspace_id, rows.all())
+
+
+async def _with_dependencies(
+    session: AsyncSession, workspace_id: UUID, rows: Sequence[SqlRow[Task, str, Run, str]]
+) -> list[Shown]:
+    query = (
+        select(TaskDependency, Task.title, LatestRun.state)
+        .join(Task, Task.id == TaskDependency.depends_on_id)
+        .outerjoin(LatestRun, true())
+        .where(TaskDependency.workspace_id == workspace_id, TaskDependency.task_id.in_([row[0].id for row in rows]))
+        .order_by(Task.id)
+    )
+    found: defaultdict[UUID, list[Awaited]] = defaultdict(list)
+    for each, title, state in await session.execute(query):
+        found[each.task_id].append(Awaited(each.depends_on_id, title, each.on_outcome, state or "idle"))
+    return [Shown(*row, depends_on=found[row[0].id]) for row in rows]
 
 
 async def fires(

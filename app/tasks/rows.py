@@ -17,7 +17,7 @@ from app.notifications import NotificationConfig
 from app.notifications.config import operator_allows
 from app.notifications.config import shown as shown_notification
 from app.settings import Settings
-from app.tasks import webhook
+from app.tasks import dependencies, webhook
 from app.tasks.due import Rule
 from app.tasks.fields import FITTING, SCHEDULE_FIELDS, TaskBody, TaskPatch
 from app.tasks.inputs import check_for
@@ -106,6 +106,8 @@ async def create(
     insert = f"insert into tasks ({names}) values ({marks}) on conflict (id) do nothing returning id"
     if await connection.fetchval(insert, *values.values()) is None:
         return await _stored_before(connection, workspace_id, task_id)
+    if body.depends_on:
+        await dependencies.store(connection, workspace_id, task_id, body.depends_on)
     await _own_conversation(connection, workspace_id, task_id, origin)
     accepted = None
     if body.task_type in FIRES_AT_ONCE:
@@ -227,6 +229,8 @@ async def patch(
         await check_for(connection, now["agent_id"], version_of(now), body.input, body.task_type)
     if "attachments" in changes.model_fields_set:
         values["attachments"] = await artifacts.references(connection, workspace_id, body.attachments)
+    if "depends_on" in changes.model_fields_set:
+        await dependencies.replace(connection, workspace_id, task_id, body.depends_on)
     if changes.enabled is not None:
         values |= _switch(on=changes.enabled)
     next_fire_at = task["next_fire_at"]

@@ -20,7 +20,9 @@ REFUSED_KEPT = 100
 REFUSED = "The webhook call was refused: there is no such webhook, or the call could not be verified."
 
 TASK = """
-select t.*, a.name as agent, a.published_version, now() as now from tasks t join agents a on a.id = t.agent_id
+select t.*, a.name as agent, a.published_version, now() as now,
+    (select count(*) from task_dependencies d where d.task_id = t.id) as waits
+from tasks t join agents a on a.id = t.agent_id
 where t.id = $1 and t.deleted_at is null and t.trigger_config is not null
 """
 # Invariant (G5): one run per task and key. A call with a key that is being inserted waits here for its outcome.

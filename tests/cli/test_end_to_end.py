@@ -147,6 +147,8 @@ def tasks(parley: Parley) -> None:
     assert mails[0]["to"] == "ann@example.com"
     assert "Say hello" in parley("outbox", "1").stdout
     assert parley.json("tasks", "create", "React", "--webhook")["webhook_url"]
+    after = parley.json("tasks", "create", "What is 6*7?", "--after", f"{task['id']}:any", "--wait")
+    assert after["state"] == "completed"
 
 
 def keys(parley: Parley) -> None:
