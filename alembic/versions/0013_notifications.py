@@ -68,6 +68,16 @@ def upgrade() -> None:
     )
     for of in ("task", "conversation"):
         op.create_index(f"uq_mutes_{of}", "mutes", [f"{of}_id", "channel", "address"], unique=True)
+    op.add_column("workspaces", sa.Column("notification_rules", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("deliveries", sa.Column("fingerprint", sa.Text(), nullable=True))
+    op.add_column("deliveries", sa.Column("admitted_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("deliveries", sa.Column("held", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.create_index(
+        op.f("ix_deliveries_task_id_created_at"),
+        "deliveries",
+        ["task_id", "created_at"],
+        postgresql_where=sa.text("task_id is not null"),
+    )
     for table in TABLES:
         op.execute(f"alter table {table} enable row level security")
         op.execute(f"create policy workspace on {table} using ({OWN})")
@@ -77,6 +87,10 @@ def downgrade() -> None:
     """Take it back."""
     for table in reversed(TABLES):
         op.drop_table(table)
+    op.drop_index(op.f("ix_deliveries_task_id_created_at"), table_name="deliveries")
+    for column in ("held", "admitted_at", "fingerprint"):
+        op.drop_column("deliveries", column)
+    op.drop_column("workspaces", "notification_rules")
 
 
 def _owned(table: str) -> list[Any]:

@@ -38,6 +38,8 @@ class Delivery(Owned, Base):
         Index("ix_deliveries_lease", "lease_until", postgresql_where=text("state = 'sending'")),
         Index(None, "workspace_id", "id"),
         Index(None, "run_id"),
+        # What was told of a task lately, for its rules.
+        Index(None, "task_id", "created_at", postgresql_where=text("task_id is not null")),
     )
 
     conversation_id: Mapped[UUID | None]
@@ -45,6 +47,9 @@ class Delivery(Owned, Base):
     event: Mapped[str]
     resend_of: Mapped[UUID | None]
     dedup_key: Mapped[str | None]
+    fingerprint: Mapped[str | None]
+    admitted_at: Mapped[datetime | None]
+    held: Mapped[bool] = mapped_column(server_default=text("false"))
     run_id: Mapped[UUID | None]
     task_id: Mapped[UUID | None]
     channel: Mapped[str]

@@ -36,8 +36,8 @@ SEND_SECONDS, LEASE_SECONDS = 45.0, 75.0
 
 INSERT = """
 insert into deliveries (id, workspace_id, conversation_id, event_seq, event, run_id, task_id, channel, address,
-    state, reason, message_id, dedup_key, payload)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    state, reason, message_id, dedup_key, fingerprint, payload)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 on conflict do nothing
 """
 # One sender per delivery: the lock, the lease and the raised fence are taken in one statement.
@@ -193,5 +193,6 @@ def _columns(notice: Notice, delivery: PlannedDelivery) -> tuple[Any, ...]:
         delivery.reason,
         delivery.message_id,
         delivery.dedup_key,
+        delivery.fingerprint,
         delivery.payload,
     )

@@ -92,7 +92,7 @@ def _mail_type(media_type: str) -> tuple[str, str]:
     return ("application", "octet-stream") if kind in ("message", "multipart") else (kind, subtype)
 
 
-def thread_id(conversation_id: UUID, message_id: str) -> str:
+def thread_id(conversation_id: UUID | None, message_id: str) -> str:
     """The Message-ID that all mails of a conversation answer to; the mail itself is never sent."""
     return f"<{conversation_id}@{message_id.strip('<>').rpartition('@')[2]}>"
 

@@ -1,6 +1,5 @@
 """Slack, by an incoming webhook: the task's own, or the server's default."""
 
-from app.egress import Response
 from app.errors import (
     ConfigurationError,
     DeliveryFailed,
@@ -13,9 +12,9 @@ from app.errors import (
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig, slack_url
 from app.notifications.slack_message import render_slack
+from app.notifications.webhook import judge
 
 TIMEOUT_SECONDS = 15.0
-RETRYABLE_STATUSES = frozenset({408, 425, 429})
 MAX_ANSWER_BYTES = 100_000
 DEFAULT_LABEL = "slack:default"
 
@@ -53,7 +52,7 @@ class SlackChannel:
             raise DeliveryFailed(error.detail) from error
         except ToolError:
             return SendResult("Slack's answer was too long to read")
-        return _judge(response)
+        return judge(response, "Slack")
 
     def _url(self, envelope: Envelope) -> tuple[str, bool]:
         notice, settings = envelope.notice, self._means.settings
@@ -70,18 +69,3 @@ class SlackChannel:
         if url is None:
             raise DeliveryRefused("the task has no Slack URL any more")
         return url, False
-
-
-def _judge(response: Response) -> SendResult:
-    status = response.status
-    if 200 <= status < 300:
-        return SendResult()
-    said = f"Slack answered {status} {' '.join(response.text.split())[:200]}".rstrip()
-    if status in RETRYABLE_STATUSES or status >= 500:
-        raise DeliveryFailed(said, retry_after=_retry_after(response))
-    raise DeliveryRefused(said)
-
-
-def _retry_after(response: Response) -> float | None:
-    value = response.headers.get("retry-after", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else None

@@ -14,7 +14,6 @@ from app.errors import InvalidRequest, NotFound
 from app.knowledge import memories
 from app.models import Task, new_id
 from app.notifications import NotificationConfig
-from app.notifications.config import operator_allows
 from app.notifications.config import shown as shown_notification
 from app.settings import Settings
 from app.tasks import dependencies, webhook
@@ -198,7 +197,7 @@ def _notification(
     config: NotificationConfig | None = body.notification_config
     if config is None:
         return None
-    config.check(default_slack=settings.slack_webhook_url is not None, allows_url=operator_allows(settings))
+    config.check(settings)
     previous = before["notification_config"] if before else None
     return config.stored(Box.from_settings(settings), workspace=workspace_id, task=task_id, previous=previous)
 
