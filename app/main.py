@@ -32,6 +32,7 @@ from app.api import (
     openapi,
     operation,
     problems,
+    receipts,
     runs,
     tasks,
     tool_calls,
@@ -72,6 +73,7 @@ ROUTERS = (
     approvals.router,
     holds.router,
     webhooks.router,
+    receipts.router,
     tasks.router,
     deliveries.router,
     artifacts.router,
@@ -114,7 +116,8 @@ def create_app(settings: Settings) -> FastAPI:
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) -> None:
     """Put the layers round the application, the innermost first."""
     uploads = {"/documents": settings.parley_document_bytes + FORM_BYTES}
-    app.add_middleware(BodyLimit, limit=settings.parley_max_body_bytes, uploads=uploads)
+    limit = settings.parley_max_body_bytes
+    app.add_middleware(BodyLimit, limit=limit, uploads=uploads, counting=webhooks.PATH)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

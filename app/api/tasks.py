@@ -78,6 +78,7 @@ class TaskOut(BaseModel):
     next_fire_at: datetime | None
     trigger_config: dict[str, Any] | None = Field(description="Secrets masked.")
     webhook_url: str | None = Field(description="Where to send calls. A token in it is whole only when it is new.")
+    refused_calls: int = Field(description="Webhook calls that were refused; the last hundred have receipts.")
     notification_config: dict[str, Any] | None = Field(description="Secrets masked.")
     input: Any | None
     context_data: dict[str, Any]
@@ -118,23 +119,13 @@ class FireOut(BaseModel):
     run_id: UUID | None
 
 
-class ReceiptOut(BaseModel):
-    """One inbound webhook call."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    task_id: UUID
-    received_at: datetime
-    outcome: Literal["run", "duplicate", "filtered", "refused"]
-    reason: str | None
-    run_id: UUID | None
-
-
 class RotateBody(Body):
-    """How long the secret before stays good."""
+    """The new secret, and how long the one before stays good."""
 
-    overlap_seconds: int = Field(86_400, ge=0, le=30 * 86_400)
+    overlap_seconds: int = Field(86_400, ge=0, le=30 * 86_400, description="How long both are good.")
+    secret: str | None = Field(
+        None, min_length=4, max_length=500, description="The one your sender has chosen; made when left out."
+    )
 
 
 class Rotated(BaseModel):
@@ -198,7 +189,7 @@ def shown(task: Shown, run: RunOut | None, settings: Settings, secret: str | Non
             "conversation_id": run.conversation_id if run else row.conversation_id,
             "state": run.state if run else "idle",
             "next_fire_at": row.next_fire_at if row.enabled else None,
-            "trigger_config": tasks.shown_trigger(trigger) if trigger is not None else None,
+            "trigger_config": tasks.shown_trigger(trigger, secret) if trigger is not None else None,
             "webhook_url": tasks.webhook_url(settings, row.id, trigger, secret) if trigger is not None else None,
             "concurrency": {"key": row.concurrency_key, "limit": row.concurrency_limit}
             if row.concurrency_key
@@ -400,23 +391,21 @@ async def list_fires(task_id: UUID, caller: Reads, page: Annotated[PageOf, paged
     return page.cut(found, FireOut.model_validate)
 
 
-@router.get("/tasks/{task_id}/receipts", summary="The webhook calls of a task")
-async def list_receipts(task_id: UUID, caller: Reads, page: Annotated[PageOf, paged("receipts")]) -> Page[ReceiptOut]:
-    """Newest first; of refused calls the last hundred."""
-    async with caller.transaction() as session:
-        found = await tasks.receipts(session, caller.workspace_id, task_id, after=page.after, limit=page.fetch)
-    return page.cut(found, ReceiptOut.model_validate)
-
-
 @router.post("/tasks/{task_id}/webhook/rotate", summary="Give a webhook a new secret")
 async def rotate_webhook(task_id: UUID, caller: Writes, key: Idempotent, body: RotateBody | None = None) -> Rotated:
     """The secret is shown this once; the one before stays good for the overlap."""
-    overlap = (body or RotateBody.model_validate({})).overlap_seconds
+    wanted = body or RotateBody.model_validate({})
     async with caller.database.engine_tx() as connection:
         secret = None
         if not await key.claim(connection, caller, "task", task_id):
-            rotate = tasks.rotate
-            secret = await rotate(connection, caller.settings, caller.workspace_id, task_id, overlap_seconds=overlap)
-            await _note(connection, caller, "task.rotate", task_id, overlap_seconds=overlap)
+            secret = await tasks.rotate(
+                connection,
+                caller.settings,
+                caller.workspace_id,
+                task_id,
+                overlap_seconds=wanted.overlap_seconds,
+                secret=wanted.secret,
+            )
+            await _note(connection, caller, "task.rotate", task_id, overlap_seconds=wanted.overlap_seconds)
     task = await show(caller, task_id, secret)
     return Rotated(secret=secret, webhook_url=task.webhook_url or "")

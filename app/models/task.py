@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.table import Base, Owned, points_at, unique_in_workspace
@@ -61,6 +61,7 @@ class Task(Owned, Base):
     queue_timeout_seconds: Mapped[float | None]
     deadline: Mapped[datetime | None]
     budget: Mapped[dict[str, Any] | None]
+    refused_calls: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     created_by: Mapped[UUID | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
@@ -122,6 +123,8 @@ class Receipt(Owned, Base):
             postgresql_where=text("receipt_key is not null and outcome in ('run', 'filtered')"),
         ),
         Index(None, "task_id", "id"),
+        Index("ix_receipts_starts", "task_id", "starts_at", postgresql_where=text("starts_at is not null")),
+        Index("ix_receipts_refused", "task_id", "id", postgresql_where=text("outcome = 'refused'")),
     )
 
     task_id: Mapped[UUID]
@@ -131,4 +134,6 @@ class Receipt(Owned, Base):
     reason: Mapped[str | None]
     run_id: Mapped[UUID | None]
     conversation_id: Mapped[UUID | None]
+    starts_at: Mapped[datetime | None]
+    replay_of: Mapped[UUID | None]
     body: Mapped[Any | None]

@@ -1,13 +1,11 @@
 """What a task may say: the request bodies, checked so that every refusal names its field."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -20,11 +18,10 @@ from pydantic import (
 from app import cron
 from app.agents.template import check_instructions
 from app.artifacts import MAX_ATTACHED
-from app.credentials import is_mask
 from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
-from app.verifiers import OWN, SCHEMES, VERIFIERS, standard_key
+from app.tasks.trigger import TriggerConfig, Whole
 
 TaskType = Literal["delegation", "scheduled", "triggered", "research"]
 Overlap = Literal["skip", "queue", "interrupt", "allow"]
@@ -52,10 +49,6 @@ FITTING: dict[str, tuple[str, ...]] = {
     "trigger_config": ("triggered",),
     "auto_pause_after": ("scheduled", "triggered"),
 }
-# `$`, then names, quoted names and indexes.
-PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]{1,6}\]|\['[^']{1,100}'\])*")
-HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-HEADER_FIELD = "trigger_config.header"
 
 
 def _instant(value: object) -> object:
@@ -71,17 +64,7 @@ def _utc(value: datetime) -> datetime:
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
-Whole = Annotated[int, Field(strict=True)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
-
-
-def _path(value: str) -> str:
-    if not PATH.fullmatch(value):
-        raise ValueError("must be a path such as $.action, $.items[0].id or $['odd name']")
-    return value
-
-
-Path = Annotated[str, Field(max_length=300), AfterValidator(_path)]
 
 
 class Retry(BaseModel):
@@ -110,82 +93,6 @@ class Dependency(BaseModel):
 
     task: UUID = Field(description="Its id.")
     on: Literal["success", "any"] = Field("success", description="Which endings count; any other fails the run.")
-
-
-class Filter(BaseModel):
-    """What the payload of a webhook call must hold to start a run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    path: Path = Field(description="Where to look, as `$.action`.")
-    equals: str | Whole | float | bool | None = Field(description="What must stand there.")
-
-
-def _known_verifier(value: object) -> object:
-    if value is not None and value not in (*OWN, *VERIFIERS):
-        raise ValueError(f"must be one of {', '.join((*OWN, *VERIFIERS))}")
-    return value
-
-
-class TriggerConfig(BaseModel):
-    """Who may call a task's webhook, and what a call does."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}, {"verifier": "token"}]})
-
-    verifier: Annotated[str | None, BeforeValidator(_known_verifier)] = Field(
-        None,
-        description="standard, github, stripe, slack: their signatures; hmac: an HMAC of the body in a header; bearer: "
-        "`Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody; or the name of an "
-        "extension's verifier. Left out: a token when the server has authentication on, else none.",
-    )
-    secret: str | None = Field(
-        None, min_length=4, max_length=500, description="Made when left out. Shown masked, whole only once."
-    )
-    header: str | None = Field(
-        None, description="The header that may hold the token, X-Parley-Token when left out; or that holds the HMAC."
-    )
-    algorithm: Literal["sha256", "sha512", "sha1"] = Field("sha256", description="Of the verifier hmac.")
-    encoding: Literal["hex", "base64"] = Field("hex", description="Of the verifier hmac.")
-    prefix: str = Field("", max_length=40, description="What stands before the HMAC in its header, such as `sha256=`.")
-    dedup: Literal["id", "body"] = Field("id", description="What makes two calls the same: a delivery id, or the body.")
-    filter: Filter | None = Field(None, description="Calls that do not match start nothing.")
-    correlation: Path | None = Field(None, description="Calls with the same value there go on in one conversation.")
-    trusted: bool = Field(False, strict=True, description="Whether the payload may be believed like a person's words.")
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        self._check_secret()
-        self._check_header()
-        return self
-
-    def _check_secret(self) -> None:
-        if self.secret is None:
-            return
-        if self.verifier == "none":
-            raise InvalidRequest("needs no secret", field="trigger_config.secret")
-        if not (self.secret.isascii() and self.secret.isprintable()) or (" " in self.secret and not self.signs):
-            raise InvalidRequest("a secret is ASCII without spaces", field="trigger_config.secret")
-        if self.verifier == "standard" and not is_mask(self.secret):
-            try:
-                standard_key(self.secret)
-            except ValueError as error:
-                raise InvalidRequest(str(error), field="trigger_config.secret") from error
-
-    def _check_header(self) -> None:
-        if self.verifier == "hmac" and self.header is None:
-            raise InvalidRequest("names the header that holds the HMAC, such as X-Signature", field=HEADER_FIELD)
-        if self.header is not None and (self.verifier not in ("token", "hmac") or not HEADER.fullmatch(self.header)):
-            raise InvalidRequest("a header's name, for the verifiers token and hmac alone", field=HEADER_FIELD)
-        for name in self.model_fields_set & {"algorithm", "encoding", "prefix"}:
-            if self.verifier != "hmac" and getattr(self, name) != type(self).model_fields[name].default:
-                raise InvalidRequest("is for the verifier hmac alone", field=f"trigger_config.{name}")
-        if not (self.prefix.isascii() and self.prefix.isprintable()):
-            raise InvalidRequest("is printable ASCII", field="trigger_config.prefix")
-
-    @property
-    def signs(self) -> bool:
-        """Whether its secret makes signatures and is never sent itself."""
-        return self.verifier in SCHEMES
 
 
 class _Fields(BaseModel):

@@ -138,3 +138,16 @@ async def receipts(
     query = select(Receipt).where(Receipt.task_id == task_id)
     query = query.where(Receipt.id < after) if after else query
     return (await session.scalars(query.order_by(Receipt.id.desc()).limit(limit))).all()
+
+
+async def receipt(session: AsyncSession, workspace_id: UUID, task_id: UUID, receipt_id: UUID) -> Receipt:
+    """One webhook call of a task.
+
+    Raises:
+        NotFound: when there is no such task, or it has no such receipt.
+    """
+    await get(session, workspace_id, task_id)
+    found = await session.scalar(select(Receipt).where(Receipt.task_id == task_id, Receipt.id == receipt_id))
+    if found is None:
+        raise NotFound(f"the task has no receipt {receipt_id}")
+    return found

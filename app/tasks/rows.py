@@ -316,24 +316,32 @@ async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> N
 
 
 async def rotate(
-    connection: Connection, settings: Settings, workspace_id: UUID, task_id: UUID, *, overlap_seconds: int
+    connection: Connection,
+    settings: Settings,
+    workspace_id: UUID,
+    task_id: UUID,
+    *,
+    overlap_seconds: int,
+    secret: str | None = None,
 ) -> str:
-    """Give a webhook a new secret; answers it, and the one before stays good for a while.
+    """Give a webhook a new secret, the given one or one made here; answers it, and the one before stays good for a while.
 
     Raises:
         NotFound: no such task, or it has no webhook.
         Conflict: when the webhook takes no secret.
+        InvalidRequest: when its verifier can't use the given one.
     """
     task = await read(connection, workspace_id, task_id, lock=True)
     if task["trigger_config"] is None:
         raise NotFound(f"the task {task_id} has no webhook")
-    config, secret = webhook.rotated(
+    config, fresh = webhook.rotated(
         task["trigger_config"],
         settings,
         workspace=workspace_id,
         task=task_id,
         now=task["now"],
         overlap_seconds=overlap_seconds,
+        secret=secret,
     )
     await _update(connection, task_id, {"trigger_config": config})
-    return secret
+    return fresh

@@ -16,10 +16,9 @@ from uuid import UUID
 from app.credentials import Box, is_mask, mask
 from app.errors import Conflict, InvalidRequest
 from app.settings import Settings
-from app.tasks.fields import TriggerConfig
+from app.tasks.trigger import SECRET_FIELD, TriggerConfig
 from app.verifiers import STANDARD_PREFIX
 
-SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field
 SECRET_BYTES = 24
 Stored = dict[str, Any]
 

@@ -35,14 +35,12 @@ class Call:
         headers: Names in lower case; a header that came twice holds both values with a comma between.
         token: `?token=` of the URL.
         body: The raw body.
-        payload: Its JSON value.
         principal: Whose API key came with it, if one did.
     """
 
     headers: Mapping[str, str]
     token: str
     body: bytes
-    payload: Any
     principal: Principal | None = field(default=None)
 
 
