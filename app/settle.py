@@ -35,6 +35,7 @@ class Outcome:
         result: The result as text; for an end before the answer, what there is of it.
         output: The structured output, if one was asked for.
         error: `{"code", "message", "retryable"}` of a failed or cancelled run.
+        unchanged: Whether it found nothing new, which nobody is told of.
         write: The last messages, calls and events, before the terminal event.
     """
 
@@ -42,6 +43,7 @@ class Outcome:
     result: str | None = None
     output: Any = None
     error: Json | None = None
+    unchanged: bool = False
     write: Write = field(default_factory=Write)
 
 
@@ -156,10 +158,17 @@ async def settle_all(
 
 async def _ending(connection: Connection, of: Settlement, about: Row) -> Ending:
     outcome = of.outcome
-    pauses = await _pauses(connection, of.run_id, about, outcome)
-    write = _with_terminal_event(outcome, pauses=pauses)
+    why = await _why_paused(connection, of.run_id, about, outcome)
     return Ending(
-        of.run_id, of.conversation_id, of.who, outcome.state, write, outcome.result, outcome.output, outcome.error
+        of.run_id,
+        of.conversation_id,
+        of.who,
+        outcome.state,
+        _with_terminal_event(outcome, why),
+        outcome.result,
+        outcome.output,
+        outcome.error,
+        outcome.unchanged,
     )
 
 
@@ -172,12 +181,13 @@ async def _follow_up(connection: Connection, settings: Settings, of: Settlement,
         await connection.execute(CLOSE_CALLS, of.run_id)
     work_is_due = await _pass_the_turn(connection, ended)
     if ended.task_id and outcome.state is RunState.FAILED:
-        pauses = any(event.type is EventType.TASK_AUTO_PAUSED for event in ended.events)
-        await connection.execute(COUNT, ended.task_id, pauses, PAUSED)
+        paused = next((event for event in ended.events if event.type is EventType.TASK_AUTO_PAUSED), None)
+        await connection.execute(COUNT, ended.task_id, paused.fields["reason"] if paused else None)
     terminal = next(event for event in ended.events if event.is_terminal)
     error = outcome.error.get("message") if outcome.error else None
+    quiet = NOTHING_NEW if outcome.unchanged else None
     about = {**about, "detached": ended.detached, "model": ended.model}
-    work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error)
+    work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error, quiet=quiet)
     return Settled(ended.events, work_is_due, ended.task_id if ended.has_dependents else None)
 
 
@@ -233,11 +243,11 @@ from runs r where r.id = $1 and r.fence = $2 and r.write_no = $3 + 1 and r.state
 """
 
 
-def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
+def _with_terminal_event(outcome: Outcome, why_paused: str | None) -> Write:
     """The outcome's write with its last events; the outcome itself stays as it is, for another try."""
     events = list(outcome.write.events)
-    if pauses:
-        events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
+    if why_paused:
+        events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": why_paused}))
     kind = TERMINAL_EVENT[outcome.state]
     if outcome.state is RunState.COMPLETED:
         events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
@@ -279,11 +289,12 @@ MOVE_STEERS = (
     "update inputs set run_id = $2, kind = 'prompt' where run_id = $1 and kind = 'steer' and consumed_seq is null"
 )
 
-PAUSED = "paused after too many failures in a row"
+NOTHING_NEW = "the run found nothing new"
+MAX_CAUSE = 300  # Characters of the last error in the reason of a pause.
 
 COUNT = """
-update tasks set consecutive_failures = consecutive_failures + 1, enabled = enabled and not $2,
-    paused_reason = case when $2 then $3 else paused_reason end
+update tasks set consecutive_failures = consecutive_failures + 1, enabled = enabled and $2::text is null,
+    paused_reason = coalesce($2, paused_reason)
 where id = $1
 """
 
@@ -293,13 +304,18 @@ LOCK_RUN = "select from runs where id = $1 for no key update"
 LOCK_TASK = "select consecutive_failures, enabled from tasks where id = $1 for no key update"
 
 
-async def _pauses(connection: Connection, run_id: UUID, about: Row, outcome: Outcome) -> bool:
+async def _why_paused(connection: Connection, run_id: UUID, about: Row, outcome: Outcome) -> str | None:
+    """Why this end pauses its task, if it does."""
     limit = about["auto_pause_after"]
     if not limit or outcome.state is not RunState.FAILED:
-        return False
+        return None
     await connection.execute(LOCK_RUN, run_id)
     task = await connection.fetchrow(LOCK_TASK, about["task_id"])
-    return bool(task and task["enabled"] and task["consecutive_failures"] + 1 >= limit)
+    if task is None or not task["enabled"] or task["consecutive_failures"] + 1 < limit:
+        return None
+    failures = f"{limit} failures in a row" if limit > 1 else "a failure"
+    cause = outcome.error["message"] if outcome.error else "unknown"
+    return f"paused after {failures}; the last: {cause[:MAX_CAUSE]}"
 
 
 async def announce(
@@ -310,6 +326,7 @@ async def announce(
     *,
     text: str,
     error: str | None = None,
+    quiet: str | None = None,
 ) -> bool:
     """Plan the deliveries of an event; whether there are any to send.
 
@@ -322,6 +339,7 @@ async def announce(
         event: What happened.
         text: What is told, as Markdown.
         error: What went wrong.
+        quiet: Why nobody is told, if so.
     """
     default_slack = settings.slack_webhook_url is not None
     config = _config(about, default_slack=default_slack)
@@ -341,6 +359,7 @@ async def announce(
         agent=about["agent"],
         model=about["model"] or "",
         finished_at=event.at,
+        quiet=quiet,
     )
     planned = plan(notice, config, default_slack=default_slack)
     await insert_deliveries(connection, notice, planned)

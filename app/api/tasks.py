@@ -25,6 +25,7 @@ from app.notifications.config import shown as shown_notification
 from app.settings import Settings, is_placeholder
 from app.tasks import NewTask, NewTasks, Saved, Shown, TaskBody, TaskPatch
 from app.tasks.fields import Instant, TaskType
+from app.tasks.query import ShownFire
 
 router = resource("tasks")
 
@@ -76,6 +77,7 @@ class TaskOut(BaseModel):
     jitter_seconds: int
     auto_pause_after: int | None
     next_fire_at: datetime | None
+    trusted: bool = Field(description="Whether the prompt is in the words of the workspace's own people.")
     trigger_config: dict[str, Any] | None = Field(description="Secrets masked.")
     webhook_url: str | None = Field(description="Where to send calls. A token in it is whole only when it is new.")
     refused_calls: int = Field(description="Webhook calls that were refused; the last hundred have receipts.")
@@ -117,6 +119,7 @@ class FireOut(BaseModel):
     outcome: Literal["run", "skipped", "missed"]
     reason: str | None
     run_id: UUID | None
+    unchanged: bool = Field(False, description="Its run found nothing new; nobody was told.")
 
 
 class RotateBody(Body):
@@ -388,7 +391,13 @@ async def list_fires(task_id: UUID, caller: Reads, page: Annotated[PageOf, paged
     """Every due instant with its outcome, newest first; a stretch of missed ones is one row."""
     async with caller.transaction() as session:
         found = await tasks.fires(session, caller.workspace_id, task_id, after=page.after, limit=page.fetch)
-    return page.cut(found, FireOut.model_validate)
+    return page.cut(found, _shown_fire)
+
+
+def _shown_fire(row: ShownFire) -> FireOut:
+    out = FireOut.model_validate(row.fire)
+    out.unchanged = row.unchanged
+    return out
 
 
 @router.post("/tasks/{task_id}/webhook/rotate", summary="Give a webhook a new secret")

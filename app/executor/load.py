@@ -22,7 +22,7 @@ LOAD = """
 select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, r.retry, r.timeout_seconds,
     r.ran_seconds, r.deadline_at, extract(epoch from r.deadline_at - now())::float as deadline_seconds,
     r.output_schema, r.pins, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.principal_id, r.task_id,
-    r.agent_version, r.number, r.cancel_requested_at,
+    r.fire_id, r.agent_version, r.number, r.cancel_requested_at,
     c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin,
     c.task_id as conversation_task_id, c.agent_id, a.name as agent,
     a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
@@ -62,6 +62,7 @@ class Loaded:
     principal_id: UUID | None
     task_id: UUID | None
     conversation_task_id: UUID | None
+    fire_id: UUID | None
     fence: int
     write_no: int
     attempt: int
@@ -146,6 +147,7 @@ def loaded(row: Row) -> Loaded:
         principal_id=row["principal_id"],
         task_id=row["task_id"],
         conversation_task_id=row["conversation_task_id"],
+        fire_id=row["fire_id"],
         fence=row["fence"],
         write_no=row["write_no"],
         attempt=row["attempt"],

@@ -107,6 +107,7 @@ class Run(Owned, Base):
     output_schema: Mapped[dict[str, Any] | None]
     result: Mapped[str | None]
     output: Mapped[Any | None]
+    unchanged: Mapped[bool] = mapped_column(server_default=text("false"))
     error: Mapped[dict[str, Any] | None]
     requests: Mapped[int] = mapped_column(server_default=text("0"))
     input_tokens: Mapped[int] = mapped_column(server_default=text("0"))

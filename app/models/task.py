@@ -46,6 +46,7 @@ class Task(Owned, Base):
     next_fire_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(server_default=text("1"))
     consecutive_failures: Mapped[int] = mapped_column(server_default=text("0"))
+    trusted: Mapped[bool] = mapped_column(server_default=text("true"))
     trigger_config: Mapped[dict[str, Any] | None]
     notification_config: Mapped[dict[str, Any] | None]
     input: Mapped[Any | None]
@@ -104,6 +105,7 @@ class Fire(Owned, Base):
     outcome: Mapped[str]
     reason: Mapped[str | None]
     run_id: Mapped[UUID | None]
+    told_run_id: Mapped[UUID | None]
     conversation_id: Mapped[UUID | None]
 
 

@@ -1,10 +1,12 @@
 """Tasks: stored intents - a prompt, an agent, a trigger and who is told - and the fires that start them."""
 
+from app.tasks.change import patch
 from app.tasks.fields import TaskBody, TaskPatch
 from app.tasks.fire import Fired, execute, fire_due, seconds_to_next
 from app.tasks.new import NewTask, NewTasks
 from app.tasks.query import Shown, fires, get, page, receipt, receipts
-from app.tasks.rows import Saved, create, delete, disable, enable, patch, rotate
+from app.tasks.rows import Saved, create, delete, rotate
+from app.tasks.switch import disable, enable
 from app.tasks.trigger import TriggerConfig
 from app.tasks.webhook import shown as shown_trigger
 from app.tasks.webhook import webhook_url

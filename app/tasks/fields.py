@@ -16,11 +16,11 @@ from pydantic import (
 )
 
 from app import cron
-from app.agents.template import check_instructions
 from app.artifacts import MAX_ATTACHED
 from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
+from app.tasks.say import check_prompt
 from app.tasks.trigger import TriggerConfig, Whole
 
 TaskType = Literal["delegation", "scheduled", "triggered", "research"]
@@ -136,7 +136,8 @@ class TaskBody(_Fields):
     prompt: str = Field(
         min_length=1,
         max_length=50_000,
-        description="What to do. For scheduled tasks a template that may name `fire_time` and `last_outcome`.",
+        description="What to do. For scheduled tasks a template that may name "
+        "`fire_time`, `timezone`, `last.outcome`, `last.result`, `last.finished_at`, `input` and `context`.",
     )
     title: str | None = Field(None, min_length=1, max_length=200, description="Cut from the prompt when left out.")
     agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
@@ -214,10 +215,7 @@ class TaskBody(_Fields):
         cron.zone(self.timezone)
         if self.schedule_expression is not None:
             cron.parse(self.schedule_expression)
-        try:
-            check_instructions(self.prompt)
-        except InvalidRequest as error:
-            raise InvalidRequest(error.detail, field="prompt") from error
+        check_prompt(self.prompt)
 
     @property
     def interval(self) -> timedelta | None:

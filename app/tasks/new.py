@@ -19,8 +19,8 @@ from app.runs.begin import BEGINNINGS, ROWS
 from app.settings import Settings
 from app.tasks.fields import TaskBody
 from app.tasks.inputs import check, schemas_of
-from app.tasks.launch import given_with
 from app.tasks.rows import FIRES_AT_ONCE, PLAIN, Saved, columns_of
+from app.tasks.say import given_with
 
 COLUMNS = (*PLAIN, "title", "notification_config", "concurrency_key", "concurrency_limit", "created_by")
 
@@ -87,6 +87,7 @@ class NewTask:
             agent_id=begun.agent_id,
             agent_version=begun.agent_version,
             attachments=[],
+            trusted=True,
             refused_calls=0,
             enabled=True,
             version=1,

@@ -112,18 +112,32 @@ async def _with_dependencies(
     return [Shown(*row, depends_on=found[row[0].id]) for row in rows]
 
 
+@dataclass(frozen=True)
+class ShownFire:
+    """A fire, and whether its run found nothing new."""
+
+    fire: Fire
+    unchanged: bool
+
+    @property
+    def id(self) -> UUID:
+        """The fire's id: its place in a list."""
+        return self.fire.id
+
+
 async def fires(
     session: AsyncSession, workspace_id: UUID, task_id: UUID, *, after: UUID | None, limit: int
-) -> Sequence[Fire]:
+) -> Sequence[ShownFire]:
     """The fires of a task, newest first.
 
     Raises:
         NotFound: when there is no such task.
     """
     await get(session, workspace_id, task_id)
-    query = select(Fire).where(Fire.task_id == task_id)
+    query = select(Fire, Run.unchanged).outerjoin(Run, Run.id == Fire.run_id).where(Fire.task_id == task_id)
     query = query.where(Fire.id < after) if after else query
-    return (await session.scalars(query.order_by(Fire.id.desc()).limit(limit))).all()
+    rows = await session.execute(query.order_by(Fire.id.desc()).limit(limit))
+    return [ShownFire(fire, bool(unchanged)) for fire, unchanged in rows]
 
 
 async def receipts(
