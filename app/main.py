@@ -39,6 +39,7 @@ from app.api import (
     tool_imports,
     tool_sources,
     tools,
+    unsubscribe,
     webhooks,
 )
 from app.api.access import Edge
@@ -76,6 +77,7 @@ ROUTERS = (
     receipts.router,
     tasks.router,
     deliveries.router,
+    unsubscribe.router,
     artifacts.router,
     agents.router,
     tool_calls.router,

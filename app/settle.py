@@ -15,6 +15,7 @@ from app.events import EventType, NewEvent, StoredEvent, replay
 from app.messages import Json
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
+from app.notifications.deliver import plan_updates
 from app.runs import Fenced, NewRun, RunState, Write, hand_on, insert
 from app.runs.end import Ended, Ending, end
 from app.settings import Settings
@@ -80,14 +81,16 @@ def error_of(error: ParleyError) -> Json:
 
 # The heads are locked in a statement of its own, before anything is decided; the rest is read for the notification, and
 # is as old as the wait for the locks: what another transaction may have changed meanwhile is read again.
-LOCK = """
+ABOUT = """
 select r.id, r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
-    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email
+    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email,
+    r.notification
 from heads h join runs r on r.conversation_id = h.conversation_id and r.id = any($2::uuid[])
 join conversations c on c.id = h.conversation_id join agents a on a.id = c.agent_id
 left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
-where h.conversation_id = any($1::uuid[]) order by h.conversation_id for no key update of h
+where h.conversation_id = any($1::uuid[]) order by h.conversation_id
 """
+LOCK = f"{ABOUT} for no key update of h"
 # Of many: whose head another transaction holds is left to wait for it alone.
 LOCK_FREE = f"{LOCK} skip locked"
 
@@ -187,7 +190,18 @@ async def _follow_up(connection: Connection, settings: Settings, of: Settlement,
     error = outcome.error.get("message") if outcome.error else None
     quiet = NOTHING_NEW if outcome.unchanged else None
     about = {**about, "detached": ended.detached, "model": ended.model}
-    work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error, quiet=quiet)
+    if ended.was_waiting:
+        work_is_due |= await plan_updates(connection, ended.workspace_id, terminal)
+    work_is_due |= await announce(
+        connection,
+        settings,
+        about,
+        terminal,
+        text=outcome.result or "",
+        error=error,
+        quiet=quiet,
+        recovered=ended.recovered,
+    )
     return Settled(ended.events, work_is_due, ended.task_id if ended.has_dependents else None)
 
 
@@ -327,6 +341,8 @@ async def announce(
     text: str,
     error: str | None = None,
     quiet: str | None = None,
+    recovered: bool = False,
+    asked: Sequence[Json] = (),
 ) -> bool:
     """Plan the deliveries of an event; whether there are any to send.
 
@@ -340,6 +356,8 @@ async def announce(
         text: What is told, as Markdown.
         error: What went wrong.
         quiet: Why nobody is told, if so.
+        recovered: Whether it is the task's first success after failures.
+        asked: The questions of a run that waits: `id, kind, tool` of each.
     """
     default_slack = settings.slack_webhook_url is not None
     config = _config(about, default_slack=default_slack)
@@ -360,14 +378,66 @@ async def announce(
         model=about["model"] or "",
         finished_at=event.at,
         quiet=quiet,
+        recovered=recovered,
+        asked=tuple(asked),
+        thread=about["notification"] and about["notification"]["thread"],
     )
     planned = plan(notice, config, default_slack=default_slack)
     await insert_deliveries(connection, notice, planned)
     return any(delivery.state == "pending" for delivery in planned)
 
 
+# What a run did on its way is told by whoever executes it: the same events again make no second row.
+STEPS = """
+select e.seq, e.type, e.at, e.payload from events e
+where e.run_id = $1 and e.type = any($2::text[]) and e.seq > $3 order by e.seq
+"""
+STEP_EVENTS = {
+    "started": EventType.RUN_STARTED,
+    "progress": EventType.RUN_PROGRESS,
+    "recovered": EventType.RUN_RECOVERED,
+}
+SAID = {
+    EventType.RUN_STARTED: "The run has begun.",
+    EventType.RUN_RECOVERED: "The process that executed the run was lost; the run goes on from its last step.",
+}
+
+
+async def announce_steps(
+    connection: Connection, settings: Settings, run_id: UUID, conversation_id: UUID, *, after: int = 0
+) -> bool:
+    """Plan the deliveries of a run's start, progress and recoveries that its task asks for; whether there are any.
+
+    Needs an `engine_tx()`.
+
+    Args:
+        connection: Of that transaction.
+        settings: For links and the default Slack webhook.
+        run_id: The run.
+        conversation_id: Its conversation.
+        after: Only events after this number.
+    """
+    about = await connection.fetchrow(ABOUT, [conversation_id], [run_id])
+    config = NotificationConfig.from_stored(about["notification_config"]) if about else None
+    wanted = [str(kind) for name, kind in STEP_EVENTS.items() if config and name in config.on]
+    if about is None or not wanted:
+        return False
+    planned = False
+    for row in await connection.fetch(STEPS, run_id, wanted, after):
+        event = StoredEvent(row["seq"], EventType(row["type"]), run_id, conversation_id, row["at"], row["payload"])
+        planned |= await announce(connection, settings, about, event, text=SAID.get(event.type) or _progress(event))
+    return planned
+
+
+def _progress(event: StoredEvent) -> str:
+    done, total = event.fields.get("done"), event.fields.get("total")
+    return f"{event.fields.get('text', '')}{f' ({done} of {total})' if done is not None and total else ''}"
+
+
 def _config(about: Row, *, default_slack: bool) -> NotificationConfig | None:
-    """The task's rules; a turn sent to the background tells the person who sent it."""
+    """Where the message that it answers came from; else the task's rules; a turn sent to the background tells its sender."""
+    if about["notification"]:
+        return NotificationConfig.model_validate(about["notification"]["config"])
     if about["task_id"]:
         return NotificationConfig.from_stored(about["notification_config"])
     channels = [*(["email"] if about["email"] else []), *(["slack"] if default_slack else [])]

@@ -46,7 +46,7 @@ class Resident:
         self._stopping = asyncio.Event()
         self._rung = asyncio.Event()
         self._mail = asyncio.Event()
-        self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box))
+        self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box, engine.database))
         self._indexer = Indexer(engine.database, engine.embedder)
         self._tasks: list[asyncio.Task[None]] = []
         self.defects = 0

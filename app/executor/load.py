@@ -27,6 +27,7 @@ select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, 
     c.task_id as conversation_task_id, c.agent_id, a.name as agent,
     a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
     (select t.input from tasks t where t.id = r.task_id) as task_input,
+    (select t.notification_config->'on' from tasks t where t.id = r.task_id) as told_of,
     (select count(*) from tool_calls t where t.run_id = r.id) as tool_calls,
     (select coalesce(json_agg(json_build_object('seq', m.seq, 'run_id', m.run_id, 'body', m.body) order by m.seq), '[]')
      from messages m where m.conversation_id = r.conversation_id) as messages,
@@ -54,7 +55,11 @@ where r.id = any($1::uuid[]) and r.state = 'running'
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run with its conversation, agent version, history and ledger."""
+    """A run with its conversation, agent version, history and ledger.
+
+    Attributes:
+        told_of: The events that its task's notification_config names.
+    """
 
     run_id: UUID
     conversation_id: UUID
@@ -87,6 +92,7 @@ class Loaded:
     calls: list[Json]
     decisions: list[Json]
     registered_tools: list[Json]
+    told_of: frozenset[str]
     cancel_requested: bool
 
     @property
@@ -172,6 +178,7 @@ def loaded(row: Row) -> Loaded:
         calls=row["calls"],
         decisions=row["decisions"],
         registered_tools=row["registered_tools"],
+        told_of=frozenset(row["told_of"] or ()),
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 

@@ -17,12 +17,18 @@ import structlog
 from app import failpoints
 from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
+from app.events import StoredEvent
 from app.models import new_id
 from app.notifications.channel import Channel, Envelope, Means, SendResult
+from app.notifications.decision_links import decision_url
 from app.notifications.files import Files
+from app.notifications.mutes import unsubscribe_url
 from app.notifications.notice import Notice
-from app.notifications.plan import PlannedDelivery
+from app.notifications.plan import PlannedDelivery, message_id
 from app.notifications.registry import CHANNELS
+from app.notifications.replies import reply_address
+from app.notifications.rules import Judged, judge, needs_judging, silence
+from app.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -51,8 +57,11 @@ update deliveries d
 set state = 'sending', fence = d.fence + 1, attempts = d.attempts + 1, lease_until = now() + make_interval(secs => $2)
 from due where d.id = due.id
 returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event, d.channel, d.address, d.message_id,
-    d.payload, d.fence, d.attempts, d.last_error,
-    (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config
+    d.payload, d.fence, d.attempts, d.last_error, d.fingerprint, d.admitted_at, d.held, d.resend_of,
+    (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config,
+    (select w.notification_rules from workspaces w where w.id = d.workspace_id) as workspace_rules,
+    exists (select from mutes m where m.workspace_id = d.workspace_id and m.channel = d.channel
+        and m.address = lower(d.address) and (m.task_id = d.task_id or m.conversation_id = d.conversation_id)) as muted
 """
 # Only the holder of the last fence says how it went.
 SENT = """
@@ -67,6 +76,15 @@ where id = $1 and fence = $2 and state = 'sending'
 """
 DEAD = """
 update deliveries set state = 'dead', last_error = $3, lease_until = null, next_attempt_at = null
+where id = $1 and fence = $2 and state = 'sending'
+"""
+SUPPRESSED = """
+update deliveries set state = 'suppressed', reason = $3, lease_until = null, next_attempt_at = null, attempts = attempts - 1
+where id = $1 and fence = $2 and state = 'sending'
+"""
+HELD = """
+update deliveries set state = 'pending', held = true, lease_until = null, attempts = attempts - 1,
+    next_attempt_at = now() + make_interval(secs => $3)
 where id = $1 and fence = $2 and state = 'sending'
 """
 
@@ -86,17 +104,68 @@ class Claimed:
         """Take a claimed row; what it is about is read when it is sent, so that a bad one spoils no batch."""
         return cls(row["id"], row["channel"], row["fence"], row["attempts"], row)
 
-    async def envelope(self, database: Database) -> Envelope:
-        """What the channel is handed, with the files there are by now."""
+    async def envelope(self, database: Database, settings: Settings) -> Envelope:
+        """What the channel is handed, with the files there are by now, and the links for its receiver."""
         row, notice = self.row, Notice.of_row(self.row)
         files = await Files.of(database, notice)
-        return Envelope(row["id"], row["address"], row["message_id"], notice, row["config"], files)
+        reply_to = await self._reply_to(database, settings, notice) if self.channel == "email" else None
+        can_mute = notice.task_id is not None or notice.conversation_id is not None
+        link = unsubscribe_url(settings, self.id) if can_mute else None
+        links = self._decision_urls(settings, notice) if self.channel == "email" else ()
+        return Envelope(
+            row["id"], row["address"], row["message_id"], notice, row["config"], files, reply_to, link, links
+        )
+
+    async def _reply_to(self, database: Database, settings: Settings, notice: Notice) -> str | None:
+        # Whose answer was refused gets no address to answer to: it would be theirs.
+        if notice.conversation_id is None or notice.rule is None:
+            return None
+        return await reply_address(
+            database,
+            settings,
+            workspace_id=notice.workspace_id,
+            conversation_id=notice.conversation_id,
+            recipient=self.row["address"],
+        )
+
+    def _decision_urls(self, settings: Settings, notice: Notice) -> tuple[str, ...]:
+        workspace_id, address = notice.workspace_id, self.row["address"]
+        return tuple(
+            decision_url(settings, workspace_id=workspace_id, approval_id=UUID(each["id"]), address=address)
+            for each in notice.asked
+        )
 
 
 async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDelivery]) -> None:
     """Write planned deliveries in the caller's transaction; one planned before is left as it is."""
     for delivery in planned:
         await conn.execute(INSERT, new_id(), *_columns(notice, delivery))
+
+
+# Where the questions of a run were asked in a way that can be changed.
+ASKED = """
+select distinct on (t.address) t.address, m.payload from slack_messages m join slack_threads t on t.id = m.thread_id
+where m.workspace_id = $1 and m.run_id = $2 and m.event = 'run.waiting' order by t.address, m.id desc
+"""
+UPDATE_EVENT = "approval.decided"
+
+
+async def plan_updates(conn: Connection, workspace_id: UUID, event: StoredEvent) -> bool:
+    """Let the messages that ask a run's questions show what became of them; whether there are any.
+
+    Needs the transaction that decides, withdraws or expires one; `event` says so in the log.
+    """
+    rows = await conn.fetch(ASKED, workspace_id, event.run_id)
+    for row in rows:
+        ids = {"conversation_id": event.conversation_id, "run_id": event.run_id, "task_id": None}
+        asked = Notice.of_row({"event": UPDATE_EVENT, "workspace_id": workspace_id, "payload": row["payload"], **ids})
+        key = f"update:{event.run_id}:{event.seq}:{row['address']}"
+        own_id = message_id(key, asked.base_url)
+        update = PlannedDelivery(
+            "slack", row["address"], UPDATE_EVENT, None, "pending", None, own_id, key, asked.fingerprint, row["payload"]
+        )
+        await insert(conn, asked, [update])
+    return bool(rows)
 
 
 async def claim(conn: Connection, limit: int) -> list[Claimed]:
@@ -116,6 +185,7 @@ class Sender:
     def __init__(self, database: Database, means: Means) -> None:
         """Send by every registered channel."""
         self._database = database
+        self._settings = means.settings
         self._channels: dict[str, Channel] = {name: kind(means) for name, kind in CHANNELS.items()}
 
     async def send_due(self, limit: int = 20) -> int:
@@ -137,6 +207,8 @@ class Sender:
 
     async def _deliver(self, claimed: Claimed) -> None:
         try:
+            if not await self._admitted(claimed):
+                return
             result = await self._send(claimed)
         except ParleyError as error:
             await self._failed(claimed, error)
@@ -146,6 +218,20 @@ class Sender:
         else:
             await self._mark(SENT, claimed, result.detail)
             log.info("delivery.sent", delivery_id=str(claimed.id), channel=claimed.channel)
+
+    async def _admitted(self, claimed: Claimed) -> bool:
+        """Whether the rules let it be sent now; else it is suppressed, or held for a digest."""
+        reason = silence(claimed.row)
+        if reason is None and needs_judging(claimed.row):
+            verdict = await judge(self._database, Judged.of_row(claimed.row))
+            reason = verdict.reason
+            if verdict.hold_seconds is not None:
+                await self._mark(HELD, claimed, verdict.hold_seconds)
+            if reason is None and not verdict.told:
+                return False
+        if reason is not None:
+            await self._mark(SUPPRESSED, claimed, reason)
+        return reason is None
 
     async def _send(self, claimed: Claimed) -> SendResult:
         # An attempt that came to an end of any kind has left its error.
@@ -157,7 +243,7 @@ class Sender:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 failpoints.before("send")
-                result = await channel.send(await claimed.envelope(self._database))
+                result = await channel.send(await claimed.envelope(self._database, self._settings))
                 failpoints.after("send")
                 return result
         except TimeoutError as error:

@@ -37,6 +37,8 @@ class Notice:
         recovered: A task's first success after failures.
         digest: What a digest tells of: `event, title, text, url, at` of each.
         asked: The questions of a run that waits: `id, kind, tool` of each.
+        thread: What somebody wrote that this answers: `in_reply_to`, a mail's Message-ID or a Slack message's number, and a
+            mail's `subject`. It is sent whatever the rules say.
     """
 
     event: str
@@ -56,6 +58,7 @@ class Notice:
     recovered: bool = False
     digest: tuple[dict[str, Any], ...] = ()
     asked: tuple[dict[str, Any], ...] = ()
+    thread: dict[str, Any] | None = None
 
     @property
     def rule(self) -> EventName | None:
@@ -115,6 +118,7 @@ class Notice:
             "recovered": self.recovered,
             "digest": list(self.digest),
             "asked": list(self.asked),
+            "thread": self.thread,
         }
 
     @classmethod

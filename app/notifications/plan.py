@@ -64,7 +64,7 @@ def _concerns(notice: Notice, config: NotificationConfig) -> bool:
 def _silence(notice: Notice, config: NotificationConfig) -> str | None:
     if not _asked_for(notice, config):
         return f"the task's notifications leave out {notice.rule}"
-    return notice.quiet
+    return None if notice.recovered else notice.quiet  # That it works again is news, whatever it found.
 
 
 def _delivery(notice: Notice, channel: str, address: Address, silence: str | None) -> PlannedDelivery:

@@ -1,4 +1,4 @@
-"""Slack, by an incoming webhook: the task's own, or the server's default."""
+"""Slack: by the bot token into a channel, else by an incoming webhook, the task's own or the server's default."""
 
 from app.errors import (
     ConfigurationError,
@@ -11,31 +11,38 @@ from app.errors import (
 )
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig, slack_url
+from app.notifications.slack_bot import Bot
 from app.notifications.slack_message import render_slack
 from app.notifications.webhook import judge
 
 TIMEOUT_SECONDS = 15.0
 MAX_ANSWER_BYTES = 100_000
-DEFAULT_LABEL = "slack:default"
+WEBHOOK = "slack:"
+DEFAULT_LABEL = f"{WEBHOOK}default"
 
 
 class SlackChannel:
-    """Posts to an incoming webhook. The URL is a secret: no row, log or error holds it."""
+    """Posts to a channel or to an incoming webhook. That URL is a secret: no row, log or error holds it."""
 
     def __init__(self, means: Means) -> None:
         """Post through the egress guard."""
         self._means = means
+        self._bot = Bot(means)
 
     @staticmethod
     def addresses(config: NotificationConfig, *, default_slack: bool) -> list[Address]:
-        """The task's webhook by its mask, else the server's."""
+        """The task's channel, its webhook by its mask, else the server's."""
+        if config.slack_channel:
+            return [Address(config.slack_channel)]
         if config.slack_webhook_url:
-            return [Address(f"slack:{config.slack_webhook_url}")]
+            return [Address(f"{WEBHOOK}{config.slack_webhook_url}")]
         problem = None if default_slack else "the task has no slack_webhook_url and SLACK_WEBHOOK_URL is not set"
         return [Address(DEFAULT_LABEL, problem)]
 
     async def send(self, envelope: Envelope) -> SendResult:
         """Post one notice."""
+        if not envelope.address.startswith(WEBHOOK):
+            return await self._bot.send(envelope)
         url, is_default = self._url(envelope)
         try:
             response = await self._means.egress.fetch(

@@ -40,6 +40,7 @@ REMEMBER = """
 insert into slack_messages (id, workspace_id, thread_id, ts, run_id, event, payload)
 values ($1, $2, $3, $4, $5, $6, $7) on conflict (thread_id, ts) do nothing
 """
+RENEW = "update slack_messages set payload = $2 where id = $1"
 MESSAGES = """
 select m.id, m.ts, m.event, m.payload, t.channel, t.address from slack_messages m join slack_threads t on t.id = m.thread_id
 where m.run_id = $1 and t.workspace_id = $2 and m.event = $3 order by m.id
@@ -106,3 +107,8 @@ async def remember(
 async def messages_of(database: Database, *, workspace_id: UUID, run_id: UUID, event: str) -> list[Message]:
     """The messages of a run about an event (`run.progress`, `run.waiting`), in every channel."""
     return [Message(**dict(row)) for row in await database.fetch(MESSAGES, run_id, workspace_id, event)]
+
+
+async def renew(database: Database, message: Message, payload: dict[str, Any]) -> None:
+    """Keep what a message says now."""
+    await database.execute(RENEW, message.id, payload)

@@ -68,6 +68,12 @@ def answering(notice: Notice) -> str:
 
 def why(notice: Notice) -> str:
     """Why this message came, and how to stop its like."""
+    if notice.event.startswith("alert."):
+        return "You get this because you are named for alerts in the server's settings."
+    if notice.thread is not None:
+        return "You get this because you answered in this conversation."
+    if notice.rule is None:
+        return "You get this because messages about a task came faster than its notification_config lets through."
     if notice.mute_url is None:
         return "You get this because notifications are on for this conversation."
     return (
