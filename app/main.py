@@ -20,11 +20,13 @@ from app.api import (
     bulk,
     conversations,
     credentials,
+    decisions,
     deliveries,
     documents,
     health,
     holds,
     idempotency,
+    inbound,
     keys,
     later,
     memories,
@@ -78,6 +80,8 @@ ROUTERS = (
     tasks.router,
     deliveries.router,
     unsubscribe.router,
+    decisions.router,
+    inbound.router,
     artifacts.router,
     agents.router,
     tool_calls.router,
@@ -119,7 +123,7 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) 
     """Put the layers round the application, the innermost first."""
     uploads = {"/documents": settings.parley_document_bytes + FORM_BYTES}
     limit = settings.parley_max_body_bytes
-    app.add_middleware(BodyLimit, limit=limit, uploads=uploads, counting=webhooks.PATH)
+    app.add_middleware(BodyLimit, limit=limit, uploads=uploads, counting=(webhooks.PATH, *inbound.PATHS))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -42,7 +42,6 @@ LATER = (
     "LANGFUSE_PUBLIC_KEY",
     "LANGFUSE_SECRET_KEY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "SLACK_SIGNING_SECRET",
 )
 
 # A token is put behind the part before the @, which may have 64 characters in all (RFC 5321, 4.5.3.1.1).
@@ -112,10 +111,17 @@ class Settings(BaseSettings):
         None, description="Address whose mail reaches this server, for answers: parley@example.org."
     )
 
+    email_inbound_secret: SecretStr | None = Field(
+        None, description="Password with which the mail provider posts answers to /email/inbound."
+    )
+
     # Slack.
     slack_webhook_url: SecretStr | None = Field(None, description="Default incoming webhook for the slack channel.")
     slack_bot_token: SecretStr | None = Field(
         None, description="Token of a Slack app's bot, xoxb-...; posts to slack_channel, in threads."
+    )
+    slack_signing_secret: SecretStr | None = Field(
+        None, description="Signing secret of the Slack app; answers and buttons in Slack need it."
     )
     slack_api_url: str = Field(
         "https://slack.com/api", description="Base URL of Slack's Web API; another for GovSlack."

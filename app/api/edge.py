@@ -193,7 +193,7 @@ class BodyLimit:
     """Refuses a body above the limit: by its announced length, else by counting."""
 
     def __init__(
-        self, app: ASGIApp, limit: int, uploads: Mapping[str, int] | None = None, counting: str | None = None
+        self, app: ASGIApp, limit: int, uploads: Mapping[str, int] | None = None, counting: tuple[str, ...] = ()
     ) -> None:
         """Wrap an application.
 
@@ -201,7 +201,7 @@ class BodyLimit:
             app: The application.
             limit: Bytes.
             uploads: Resources to which forms may be larger, with their limits.
-            counting: Beginning of the paths whose routes count for themselves.
+            counting: Beginnings of the paths whose routes count for themselves.
         """
         self.app = app
         self.limit = limit
@@ -210,7 +210,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http" or (self.counting and scope["path"].startswith(self.counting)):
+        if scope["type"] != "http" or scope["path"].startswith(self.counting):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)

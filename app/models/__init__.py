@@ -1,6 +1,7 @@
 """Rows, indexes and constraints, one file per noun; no behaviour."""
 
 from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolSource, ToolVersion
+from app.models.answer import Answer
 from app.models.artifact import Artifact
 from app.models.breaker import Breaker
 from app.models.conversation import Conversation, Event, Head, Input, Message
@@ -16,6 +17,7 @@ from app.models.task import Fire, Receipt, Task, TaskDependency
 __all__ = [
     "Agent",
     "AgentVersion",
+    "Answer",
     "ApiKey",
     "Approval",
     "Artifact",
