@@ -41,11 +41,13 @@ def said(task: Row, due_at: datetime) -> str:
     """
     if task["task_type"] != "scheduled":
         return task["prompt"]
-    last = _last(task)
+    last = {name: value for name, value in _last(task).items() if value is not None}  # Left out, it renders as nothing.
+    if "result" in last and not task["told_is_trusted"]:
+        last["result"] = _quoted(last["result"])
     values: Json = {
         "fire_time": _local(task, due_at),
         "timezone": task["timezone"],
-        "last": {**last, "result": _quoted(last["result"], trusted=task["told_is_trusted"])},
+        "last": last,
         "input": task["input"],
         "context": task["context_data"],
     }
@@ -55,10 +57,8 @@ def said(task: Row, due_at: datetime) -> str:
         raise RunFailed(f"the prompt can't be rendered: {error.__cause__}") from error
 
 
-def _quoted(result: str | None, *, trusted: bool) -> str | None:
+def _quoted(result: str) -> str:
     """A stranger's text stays data within the prompt: escaped, in an element that it can't close."""
-    if result is None or trusted:
-        return result
     return structured("untrusted_result", result)["content"]
 
 
