@@ -63,7 +63,7 @@ def github(call: Signed, secret: str) -> bool:
 def stripe(call: Signed, secret: str) -> bool:
     """Stripe: `Stripe-Signature: t=<seconds>,v1=<hex>[,v1=<hex>]` of `<seconds>.<body>`."""
     parts = [part.partition("=") for part in call.headers.get("stripe-signature", "").split(",")]
-    instants = [value for name, _, value in parts if name == "t"]
+    instants = [value for name, _, value in parts if name.strip() == "t"]
     instant = instants[0] if len(instants) == 1 else ""
     wanted = _mac(secret.encode(), f"{instant}.", call.body).hex().encode()
     return _among(wanted, (value for name, _, value in parts if name == "v1")) & _fresh(instant, call.now)

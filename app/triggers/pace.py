@@ -7,7 +7,7 @@ from app.errors import RateLimited
 
 RUNS_A_MINUTE = 60
 LONGEST_WAIT = timedelta(hours=1)
-# So many calls at once may each count without the others.
+# So many calls at once may each count without the others; nearer to the end they count one after the other.
 NEAR = 40
 
 # The start that opened a minute of so many: the next may come a minute after it.
@@ -25,7 +25,7 @@ async def starts_at(connection: Connection, task: Row) -> datetime | None:
         RateLimited: when the runs of an hour are waiting already: nothing was taken, the sender may come again.
     """
     most: int = task["trigger_config"].get("runs_per_minute", RUNS_A_MINUTE)
-    if await connection.fetchval(NEXT, task["id"], max(0, most - 1 - NEAR)) is None:
+    if most > NEAR and await connection.fetchval(NEXT, task["id"], most - 1 - NEAR) is None:
         return None
     await connection.execute(ONE_AT_A_TIME, f"{task['id']} pace")
     starts: datetime | None = await connection.fetchval(NEXT, task["id"], most - 1)
