@@ -26,6 +26,8 @@ from app.models import Run
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
 from app.queue import Bell
+from app.settings import Settings
+from app.settle import announce_steps
 
 ABOUT = """
 select c.title, a.name as agent, r.task_id, r.model, t.notification_config, p.email
@@ -71,6 +73,13 @@ class Effects:
         self._bus.publish(events)
         self._bell.ring()
         return f"Planned: {planned}."
+
+    async def tell_steps(self, settings: Settings, loaded: Loaded, *, after: int = 0) -> None:
+        """Plan the deliveries of what a run did on its way, as far as its task asks for them; again, it changes nothing."""
+        async with self._database.engine_tx() as connection:
+            due = await announce_steps(connection, settings, loaded.run_id, loaded.conversation_id, after=after)
+        if due:
+            self._bell.ring()
 
     async def keep(self, context: CallContext, name: str, media_type: str, content: bytes) -> dict[str, Any]:
         """Store an artifact under an id made of the effect key and its name, and append `artifact.created`.
@@ -196,18 +205,17 @@ def _config(about: Row, channel: str | None, *, default_slack: bool) -> Notifica
         ToolError: when there is nobody to tell.
     """
     stored: Mapping[str, Any] | None = about["notification_config"]
-    task = NotificationConfig.from_stored(stored)
-    addresses = task.email_address if task and task.email_address else about["email"]
-    slack = bool(default_slack or (task and task.slack_webhook_url))
-    channels = [*(["email"] if addresses else []), *(["slack"] if slack else [])]
+    task = NotificationConfig.from_stored(stored) or NotificationConfig.model_validate({})
+    addresses = task.email_address or about["email"]
+    reached = {
+        "email": addresses,
+        "slack": default_slack or task.slack_webhook_url or task.slack_channel,
+        "webhook": task.callback_url,
+    }
+    channels = [name for name in {*task.channels, *reached} if reached.get(name, True)]
     if channel is not None:
         channels = [name for name in channels if name == channel]
     if not channels:
         raise ToolError("there is nobody to notify: the task names no address and the server has no default")
-    values = {
-        "channels": channels,
-        "email_address": addresses,
-        "slack_webhook_url": task.slack_webhook_url if task else None,
-        "on": ["progress"],
-    }
-    return NotificationConfig.model_validate(values)
+    values = {"channels": sorted(channels), "email_address": addresses, "on": ["progress"]}
+    return NotificationConfig.model_validate(task.model_dump(exclude_none=True) | values)
