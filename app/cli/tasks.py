@@ -32,6 +32,24 @@ MADE = [
     Column("run", "latest_run.id"),
     Column("reason", "latest_run.reason"),
 ]
+RECEIPTS = [
+    Column("RECEIPT", "id", least=ID),
+    Column("RECEIVED", "received_at", least=8),
+    Column("OUTCOME", "outcome", least=9),
+    Column("RUN", "run_id", least=ID),
+    Column("REASON", "reason"),
+]
+ROTATED = [Column("secret", "secret"), Column("webhook", "webhook_url")]
+
+FIRES = [
+    Column("DUE", "due_at", least=16),
+    Column("UNTIL", "due_until"),
+    Column("COUNT", "count"),
+    Column("BY", "kind"),
+    Column("OUTCOME", "outcome", least=7),
+    Column("RUN", "run_id", least=ID),
+    Column("REASON", "reason"),
+]
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the agent shall do.", show_default=False)]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", show_default=False)]
@@ -139,9 +157,10 @@ def preview_schedule(
     expression: Annotated[str, typer.Argument(metavar="EXPR", help="A crontab expression.", show_default=False)],
     timezone: Zone = None,
     count: Annotated[int, typer.Option("--count", help="How many instants.")] = 5,
+    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="After this instant (RFC 3339).")] = None,
 ) -> None:
     """Say a schedule in words and list when it is due next."""
-    body = _given(schedule_expression=expression, timezone=timezone, count=count)
+    body = _given(schedule_expression=expression, timezone=timezone, count=count) | ({"from": start} if start else {})
     told = session.client.post("/tasks/schedule/preview", body)
     if session.out.as_json:
         return session.out.json(told)
@@ -158,3 +177,107 @@ def execute_task(session: Session, task_id: TaskId, wait: Wait = False) -> None:
         return wait_for(session, started["id"])
     session.out.record(started, RUNS)
     session.out.note(f"watch it: parley runs tail {started['id']}")
+
+
+@tasks.command("receipts")
+@with_server
+def list_receipts(
+    session: Session,
+    task_id: TaskId,
+    limit: Annotated[int, typer.Option("--limit", help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Where the list before ended.")] = None,
+) -> None:
+    """List the webhook calls of a task, newest first, with what came of them."""
+    page = session.client.get(at("tasks", task_id, "receipts"), limit=limit, cursor=cursor)
+    session.out.table(page["items"], RECEIPTS, page=page)
+    if page["next_cursor"]:
+        session.out.note(f"there are more: --cursor {page['next_cursor']}")
+
+
+@tasks.command("replay")
+@with_server
+def replay_receipt(
+    session: Session,
+    task_id: TaskId,
+    receipt_id: Annotated[str, typer.Argument(metavar="RECEIPT", help="The receipt's id.", show_default=False)],
+    wait: Wait = False,
+) -> None:
+    """Take a webhook call again that was accepted or filtered once."""
+    receipt = session.client.post(at("tasks", task_id, "receipts", receipt_id, "replay"))
+    if wait and receipt["run_id"]:
+        return wait_for(session, receipt["run_id"])
+    session.out.record(receipt, RECEIPTS)
+
+
+@tasks.command("rotate")
+@with_server
+def rotate_secret(
+    session: Session,
+    task_id: TaskId,
+    secret: Annotated[str | None, typer.Option("--secret", help="The one your sender has chosen.")] = None,
+    overlap: Annotated[
+        int, typer.Option("--overlap", metavar="SECONDS", help="How long the secret before stays good.")
+    ] = 86_400,
+) -> None:
+    """Give a task's webhook a new secret and show it, this once."""
+    body = _given(secret=secret, overlap_seconds=overlap)
+    session.out.record(session.client.post(at("tasks", task_id, "webhook", "rotate"), body), ROTATED)
+
+
+@tasks.command("fires")
+@with_server
+def list_fires(
+    session: Session,
+    task_id: TaskId,
+    limit: Annotated[int, typer.Option("--limit", help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Where the list before ended.")] = None,
+) -> None:
+    """List what became of each instant at which a task was due, newest first."""
+    page = session.client.get(at("tasks", task_id, "fires"), limit=limit, cursor=cursor)
+    session.out.table(page["items"], FIRES, page=page)
+    if page["next_cursor"]:
+        session.out.note(f"there are more: --cursor {page['next_cursor']}")
+
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks by id.", show_default=False)]
+OfType = Annotated[str | None, typer.Option("--type", help="All of this type.")]
+OfAgent = Annotated[str | None, typer.Option("--agent", help="All of this agent.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count them, and do nothing.")]
+
+
+@tasks.command("pause")
+@with_server
+def pause_tasks(
+    session: Session,
+    task_ids: Ids = None,
+    task_type: OfType = None,
+    agent: OfAgent = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for those who read the tasks.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Pause tasks: neither schedule nor webhook starts them; what is running goes on."""
+    wanted = _given(ids=task_ids or None, task_type=task_type, agent=agent)
+    _switch(session, "pause", {"filter": wanted, "dry_run": dry_run} | _given(reason=reason))
+
+
+@tasks.command("resume")
+@with_server
+def resume_tasks(
+    session: Session,
+    task_ids: Ids = None,
+    task_type: OfType = None,
+    agent: OfAgent = None,
+    paused_for: Annotated[str | None, typer.Option("--paused-for", help="All paused for this very reason.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Resume tasks from their next instant on."""
+    wanted = _given(ids=task_ids or None, task_type=task_type, agent=agent, paused_reason=paused_for)
+    _switch(session, "resume", {"filter": wanted, "dry_run": dry_run})
+
+
+def _switch(session: Session, action: str, body: dict[str, Any]) -> None:
+    done = session.client.post(at("tasks", action), body)
+    if session.out.as_json:
+        return session.out.json(done)
+    named = f"{done['count']} task{'' if done['count'] == 1 else 's'}"
+    session.out.line(f"{named} to {action}" if body["dry_run"] else f"{named} {action}d")
