@@ -4,7 +4,7 @@ from app.tasks.change import patch
 from app.tasks.fields import TaskBody, TaskPatch
 from app.tasks.fire import Fired, execute, fire_due, seconds_to_next
 from app.tasks.new import NewTask, NewTasks
-from app.tasks.query import Shown, fires, get, page, receipt, receipts
+from app.tasks.query import Shown, fires, get, page, receipt, receipts, switchable
 from app.tasks.rows import Saved, create, delete, rotate
 from app.tasks.switch import disable, enable
 from app.tasks.trigger import TriggerConfig
@@ -35,5 +35,6 @@ __all__ = [
     "rotate",
     "seconds_to_next",
     "shown_trigger",
+    "switchable",
     "webhook_url",
 ]

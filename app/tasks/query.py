@@ -112,6 +112,27 @@ async def _with_dependencies(
     return [Shown(*row, depends_on=found[row[0].id]) for row in rows]
 
 
+async def switchable(
+    session: AsyncSession,
+    workspace_id: UUID,
+    *,
+    on: bool,
+    limit: int,
+    ids: Sequence[UUID] | None = None,
+    task_type: str | None = None,
+    agent: str | None = None,
+    paused_reason: str | None = None,
+) -> Sequence[UUID]:
+    """The tasks of a filter that can be switched on, or off, oldest first."""
+    query = select(Task.id).where(Task.workspace_id == workspace_id, Task.deleted_at.is_(None), Task.enabled != on)
+    if agent:
+        query = query.join(Agent, Agent.id == Task.agent_id).where(Agent.name == agent)
+    query = query.where(Task.id.in_(ids)) if ids else query
+    query = query.where(Task.task_type == task_type) if task_type else query
+    query = query.where(Task.paused_reason == paused_reason) if paused_reason else query
+    return (await session.scalars(query.order_by(Task.id).limit(limit))).all()
+
+
 @dataclass(frozen=True)
 class ShownFire:
     """A fire, and whether its run found nothing new."""

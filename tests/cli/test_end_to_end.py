@@ -143,7 +143,13 @@ def tasks(parley: Parley) -> None:
     assert "Monday" in preview
     assert len(preview.splitlines()) == 4
     assert "timezone" in parley("tasks", "preview", "0 9 * * 1", "--timezone", "Nowhere", code=1).stderr
+    spring = parley("tasks", "preview", "30 2 * * *", "--timezone", "Europe/Berlin", "--from", "2026-03-28T12:00:00Z")
+    assert "02:30 does not exist that day" in " ".join(spring.stdout.split())
+    assert "1 task to pause" in parley("tasks", "pause", task["id"], "--dry-run").stdout
+    assert "1 task paused" in parley("tasks", "pause", task["id"], "--reason", "release").stdout
+    assert parley.json("tasks", "resume", "--paused-for", "release") == {"count": 1}
     assert parley("tasks", "execute", task["id"], "--wait").stdout
+    assert "manual" in parley("tasks", "fires", task["id"]).stdout
     mails = wait_for(lambda: parley.json("outbox"))
     assert mails[0]["to"] == "ann@example.com"
     assert "Say hello" in parley("outbox", "1").stdout
