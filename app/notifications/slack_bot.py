@@ -46,8 +46,6 @@ class Bot:
         if envelope.notice.conversation_id is None:
             await self._post(envelope, None)
             return SendResult()
-        if envelope.notice.rule in ("started", "progress") and await self._show_progress(envelope):
-            return SendResult("the run's message was changed")
         return await self._post_in_thread(envelope, envelope.notice.conversation_id, envelope.notice.run_id)
 
     # --- posting ---------------------------------------------------------------------------------------
@@ -62,6 +60,8 @@ class Bot:
         )
         if thread is None:
             raise DeliveryFailed("another message is about to open the thread", retry_after=OPENING_RETRY_SECONDS)
+        if notice.rule in ("started", "progress") and thread.thread_ts and await self._show_progress(envelope):
+            return SendResult("the run's message was changed")
         try:
             answer = await self._post(envelope, thread)
         except (DeliveryFailed, DeliveryRefused):
@@ -82,15 +82,15 @@ class Bot:
 
     async def _keep(self, thread: Thread, answer: dict[str, Any], notice: Notice, run_id: UUID | None) -> None:
         """Remember where the message went: the thread, if it opened one, and what may be changed later."""
-        ts, channel = str(answer["ts"]), str(answer["channel"])
-        if thread.thread_ts is None:
-            team = str(answer.get("message", {}).get("team") or await self._team())
-            await slack_threads.opened(self._database, thread, team=team, channel=channel, ts=ts)
+        ts, channel, database = str(answer["ts"]), str(answer["channel"]), self._database
         event = {"waiting": QUESTION, "started": STATUS, "progress": STATUS}.get(notice.rule or "")
         if event and run_id:
-            await slack_threads.remember(
-                self._database, thread, ts, run_id=run_id, event=event, payload=notice.payload()
-            )
+            payload = notice.payload()
+            await slack_threads.remember(database, thread, ts, run_id=run_id, event=event, payload=payload)
+        # Last: whoever waits for the thread then finds what was posted into it.
+        if thread.thread_ts is None:
+            team = str(answer.get("message", {}).get("team") or await self._team())
+            await slack_threads.opened(database, thread, team=team, channel=channel, ts=ts)
 
     async def _team(self) -> str:
         if self._own_team is None:
