@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from email.utils import getaddresses, parseaddr
 from typing import Annotated, Any, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequest
 
@@ -30,10 +30,10 @@ def _named(value: object) -> object:
 class Header(BaseModel):
     """A header of the mail."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="ignore")
 
-    name: str = Field(max_length=200, alias="Name")
-    value: str = Field(max_length=20_000, alias="Value")
+    name: str = Field(max_length=200, validation_alias=AliasChoices("name", "Name"))
+    value: str = Field(max_length=20_000, validation_alias=AliasChoices("value", "Value"))
 
 
 class Attached(BaseModel):
@@ -121,7 +121,7 @@ class PostmarkMail(BaseModel):
                 "subject": self.Subject,
                 "text": self.TextBody,
                 "html": self.HtmlBody,
-                "headers": [header.model_dump(by_alias=True) for header in self.Headers],
+                "headers": [header.model_dump() for header in self.Headers],
                 "attachments": [
                     {"name": each.Name, "content_type": each.ContentType, "content": each.Content}
                     for each in self.Attachments
