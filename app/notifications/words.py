@@ -72,6 +72,8 @@ def why(notice: Notice) -> str:
         return "You get this because you are named for alerts in the server's settings."
     if notice.thread is not None:
         return "You get this because you answered in this conversation."
+    if notice.event == "test":
+        return "You get this because somebody tried out this address."
     if notice.rule is None:
         return "You get this because messages about a task came faster than its notification_config lets through."
     if notice.mute_url is None:
