@@ -15,7 +15,7 @@ from app.db import Database, UniqueViolation
 from app.errors import UnknownReference
 from app.models import Task
 from app.patterns import PATTERNS
-from app.runs.begin import BEGINNINGS, ROWS
+from app.runs.begin import ALL, BEGINNINGS, ROWS
 from app.settings import Settings
 from app.tasks.fields import TaskBody
 from app.tasks.inputs import check, schemas_of
@@ -31,7 +31,7 @@ TASKS = f""", task as (
     from json_populate_recordset(null::tasks, $2::json) t join x on x.task_id = t.id
 )"""
 NOTE = f", note as ({audit.INSERT_RECORDS} where subject_id in (select task_id::text from x))"
-NEW = BEGINNINGS + TASKS + NOTE + ROWS
+NEW = BEGINNINGS + ALL + TASKS + NOTE + ROWS
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,15 @@ NEAR = 40
 # The start that opened a minute of so many: the next may come a minute after it.
 NEXT = """
 select starts_at + interval '1 minute' from receipts
-where task_id = $1 and starts_at > now() - interval '1 minute' order by starts_at desc offset $2 limit 1
+where task_id = {task} and starts_at > now() - interval '1 minute' order by starts_at desc offset {offset} limit 1
 """
+OF_TASK = NEXT.format(task="$1", offset="$2")
 ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
+
+
+def most_of(task: Row) -> int:
+    """How many runs the calls of a task may start a minute."""
+    return task["trigger_config"].get("runs_per_minute", RUNS_A_MINUTE)
 
 
 async def starts_at(connection: Connection, task: Row) -> datetime | None:
@@ -24,11 +30,11 @@ async def starts_at(connection: Connection, task: Row) -> datetime | None:
     Raises:
         RateLimited: when the runs of an hour are waiting already: nothing was taken, the sender may come again.
     """
-    most: int = task["trigger_config"].get("runs_per_minute", RUNS_A_MINUTE)
-    if most > NEAR and await connection.fetchval(NEXT, task["id"], most - 1 - NEAR) is None:
+    most = most_of(task)
+    if most > NEAR and await connection.fetchval(OF_TASK, task["id"], most - 1 - NEAR) is None:
         return None
     await connection.execute(ONE_AT_A_TIME, f"{task['id']} pace")
-    starts: datetime | None = await connection.fetchval(NEXT, task["id"], most - 1)
+    starts: datetime | None = await connection.fetchval(OF_TASK, task["id"], most - 1)
     beyond = starts - task["now"] - LONGEST_WAIT if starts else timedelta()
     if beyond > timedelta():
         raise RateLimited(

@@ -12,7 +12,8 @@ from app.messages import Json
 from app.models import new_id
 from app.patterns import TRIGGERED
 from app.settings import Settings
-from app.triggers.pace import RUNS_A_MINUTE, starts_at
+from app.triggers.begin import begin
+from app.triggers.pace import most_of, starts_at
 from app.triggers.payload import challenge_of, correlation_of, passes, receipt_key, told
 from app.triggers.receipts import Ending, Taken, first_of, payload_of, record
 from app.triggers.verify import Call, admits
@@ -83,8 +84,13 @@ async def receive(database: Database, settings: Settings, task: Row, call: Call,
     config: Json = task["trigger_config"]
     key = receipt_key(call, payload, config)
     taken = Taken(payload, key, call.principal.id if call.principal else None)
+    challenge = challenge_of(config, payload)
+    if challenge is None and passes(config["filter"], payload):
+        correlation_key = correlation_of(config["correlation"], payload)
+        if accepted := await begin(database, task, taken, context_of(task, payload), correlation_key):
+            return Received(taken.id, "run", taken.run_id, accepted.conversation_id, accepted)
     async with database.engine_tx("webhook") as connection:
-        if challenge := challenge_of(config, payload):
+        if challenge:
             return await _challenged(connection, task, taken, challenge)
         return await _take(connection, settings, task, taken)
 
@@ -145,8 +151,7 @@ async def _take(connection: Connection, settings: Settings, task: Row, taken: Ta
         if await first_of(connection, task, taken.key) is None:
             raise
         return await _repeat(connection, task, taken)
-    most: int = config.get("runs_per_minute", RUNS_A_MINUTE)
-    reason = f"over {most} runs a minute: starts {later:%H:%M:%S} UTC" if later else None
+    reason = f"over {most_of(task)} runs a minute: starts {later:%H:%M:%S} UTC" if later else None
     ending = Ending("run", reason, taken.run_id, place.conversation_id, later)
     receipt_id = await record(connection, task, taken, ending)
     if receipt_id is None:

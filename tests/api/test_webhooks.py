@@ -277,13 +277,62 @@ async def test_beyond_sixty_a_minute_runs_start_later(client: httpx.AsyncClient,
     assert (await client.get(f"/runs/{last.json()['run_id']}")).json()["reason"].startswith("starts ")
 
 
+ROWS = """
+select to_jsonb(c) - 'title' as c, to_jsonb(h) as h, to_jsonb(r) as r, to_jsonb(i) as i,
+    (select jsonb_agg(to_jsonb(e) - 'at' - 'conversation_id' - 'run_id' order by e.seq) from events e
+        where e.conversation_id = c.id) as e
+from receipts p join conversations c on c.id = p.conversation_id join heads h on h.conversation_id = c.id
+join runs r on r.id = p.run_id join inputs i on i.run_id = r.id where p.task_id = $1::text::uuid
+"""
+OF_ITS_OWN = {"id", "root_id", "conversation_id", "run_id", "root_run_id", "task_id", "created_at", "updated_at"}
+OF_ITS_OWN |= {"run_at", "queued_at", "active_run_id"}
+
+
+async def test_one_statement_writes_what_the_steps_write(client: httpx.AsyncClient, database: Database) -> None:
+    """A pace so low that calls are counted one by one goes by the steps; any other task's first call by one statement."""
+    found: list[dict[str, Any]] = []
+    for pace in (60, 40):
+        config = {"correlation": "$.n", "runs_per_minute": pace}
+        task = await create(
+            client,
+            config,
+            priority=3,
+            retry={"max_attempts": 2},
+            timeout_seconds=9,
+            concurrency={"key": "k", "limit": 2},
+        )
+        assert (await call(client, task, {"n": 7, "text": "a < b"})).status_code == 202
+        row = await database.fetchrow(ROWS, task["id"])
+        assert row
+        found.append({name: clean(row[name]) for name in row.keys()})  # noqa: SIM118 - a record iterates over values
+    assert found[0] == found[1]
+
+
+def clean(value: Any) -> Any:
+    """A row without what is each one's own."""
+    if not isinstance(value, dict):
+        return value
+    return {name: each for name, each in value.items() if name not in OF_ITS_OWN}
+
+
+async def test_a_task_whose_agent_has_a_newer_version_keeps_to_its_own(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    await client.post("/agents", json={"name": "clerk", "model": "demo"})
+    task = await create(client, agent="clerk")
+    await client.patch("/agents/clerk", json={"instructions": "Be brief."})
+    await client.post("/agents/clerk/publish", json={"version": 2})
+    assert (await call(client, task)).status_code == 202
+    assert await database.fetchval("select agent_version from runs") == 1
+
+
 async def test_a_tasks_own_pace(client: httpx.AsyncClient, database: Database) -> None:
     task = await create(client, {"runs_per_minute": 2})
     answers = await asyncio.gather(*(call(client, task) for _ in range(9)))
     assert {answer.status_code for answer in answers} == {202}
-    late = "select extract(epoch from starts_at - received_at)::int as s, count(*) as n from receipts group by 1 order by 1"
-    starts = {row["s"]: row["n"] for row in await database.fetch(late)}
-    assert starts == {0: 2, 60: 2, 120: 2, 180: 2, 240: 1}
+    late = "select round(extract(epoch from starts_at - received_at) / 60)::int as minutes, count(*) as n from receipts"
+    starts = {row["minutes"]: row["n"] for row in await database.fetch(f"{late} group by 1 order by 1")}
+    assert starts == {0: 2, 1: 2, 2: 2, 3: 2, 4: 1}
     assert "over 2 runs a minute" in (await receipts(client, task))[0]["reason"]
 
 
