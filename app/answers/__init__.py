@@ -2,7 +2,8 @@
 
 from app.answers.mail import NeutralMail, mail_of
 from app.answers.mailbox import Mailbox
+from app.answers.query import answers_to
 from app.answers.slack import SlackDoor, click_of, message_of
 from app.answers.take import Answered
 
-__all__ = ["Answered", "Mailbox", "NeutralMail", "SlackDoor", "click_of", "mail_of", "message_of"]
+__all__ = ["Answered", "Mailbox", "NeutralMail", "SlackDoor", "answers_to", "click_of", "mail_of", "message_of"]

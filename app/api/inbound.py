@@ -6,21 +6,25 @@ import binascii
 import contextlib
 import hmac
 import time
-from typing import Any, cast
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 from fastapi import Request
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from app.answers import Answered, Mailbox, NeutralMail, SlackDoor, click_of, mail_of, message_of
-from app.api.access import edge_of, engine_of
+from app.answers import Answered, Mailbox, NeutralMail, SlackDoor, answers_to, click_of, mail_of, message_of
+from app.api.access import Caller, edge_of, engine_of, may
 from app.api.limits import FORGERS
+from app.api.pages import Page, PageOf, paged
 from app.api.strict import is_json, read_json, resource
 from app.errors import BodyTooLarge, MalformedBody, NotAvailable, NotFound, UnsupportedMediaType, WebhookRefused
 from app.executor import Engine
 from app.verifiers import Signed, slack
 
 router = resource("answers")
+
+Reads = Annotated[Caller, may("conversations:read")]
 
 PATHS = ("/slack/", "/email/inbound")
 SLACK_BYTES = 1_000_000
@@ -56,6 +60,32 @@ class AnsweredOut(BaseModel):
     reason: str | None = Field(default=None, description="Why it was refused.")
     run_id: UUID | None = Field(default=None, description="The run that answers it, or whose question it decides.")
     challenge: str | None = Field(default=None, description="Slack's, when it tries whether the URL is ours.")
+
+
+class AnswerOut(BaseModel):
+    """One answer from outside."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    conversation_id: UUID
+    created_at: datetime
+    channel: Literal["email", "slack"]
+    sender: str = Field(description="The address, or the Slack id.")
+    outcome: Literal["message", "decision", "refused"]
+    reason: str | None = Field(description="Why it was refused.")
+    told: bool = Field(description="Whether its sender was told so: once per conversation.")
+    run_id: UUID | None
+
+
+@router.get("/conversations/{conversation_id}/answers", summary="The answers to a conversation from mail and Slack")
+async def list_answers(
+    conversation_id: UUID, caller: Reads, page: Annotated[PageOf, paged("answers")]
+) -> Page[AnswerOut]:
+    """What became of each, newest first; of those that were refused the last hundred."""
+    async with caller.transaction() as session:
+        found = await answers_to(session, caller.workspace_id, conversation_id, after=page.after, limit=page.fetch)
+    return page.cut(found, AnswerOut.model_validate)
 
 
 @router.post("/slack/events", summary="Take an event from Slack", openapi_extra=JSON_BODY)

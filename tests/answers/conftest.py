@@ -126,16 +126,14 @@ class Office:
 
     async def person(self, *scopes: str, email: str | None = None, slack_user: str | None = None) -> UUID:
         """A principal with a key of these scopes."""
-        key = await self.post("/keys", name=email or slack_user, scopes=list(scopes))
-        found = await self.database.fetchval("select principal_id from api_keys where id = $1", UUID(key["id"]))
-        await self.database.execute(
-            "update principals set email = $2, slack_user_id = $3 where id = $1", found, email, slack_user
-        )
-        return found
+        who = {"name": email or slack_user, "email": email, "slack_user_id": slack_user}
+        key = await self.post("/keys", scopes=list(scopes), **who)
+        assert {name: key[name] for name in who} == who
+        return await self.database.fetchval("select principal_id from api_keys where id = $1", UUID(key["id"]))
 
     async def answers(self) -> list[tuple[str, str | None]]:
-        rows = await self.database.fetch("select outcome, reason from answers order by id")
-        return [(row["outcome"], row["reason"]) for row in rows]
+        pages = [await self.get(f"/conversations/{each}/answers") for each in await self.conversations()]
+        return [(row["outcome"], row["reason"]) for page in pages for row in reversed(page["items"])]
 
     async def texts(self, conversation_id: str) -> list[str]:
         page = await self.get(f"/conversations/{conversation_id}/messages")
