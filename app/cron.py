@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -135,6 +136,7 @@ class Change:
         return f"clocks go {way} {round(abs(self.jump).total_seconds() / 60)} min on {wall}"
 
 
+@lru_cache(maxsize=4096)
 def parse(expression: str) -> Schedule:
     """Check a crontab expression.
 

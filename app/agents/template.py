@@ -1,6 +1,7 @@
 """Instructions are Jinja templates: rendered for each run, in a sandbox that also keeps them small."""
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import ChainableUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
@@ -117,9 +118,15 @@ def render_instructions(instructions: str, context: Mapping[str, Any]) -> str:
     if "{" not in instructions:
         return instructions
     try:
-        return _render(ENVIRONMENT.from_string(instructions), context)
+        return _render(_compiled(instructions), context)
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise RunFailed(f"the agent's instructions can't be rendered: {error}") from error
+
+
+@lru_cache(maxsize=512)
+def _compiled(text: str) -> Template:
+    """Compiling costs more than rendering, and the same text is rendered for run after run."""
+    return ENVIRONMENT.from_string(text)
 
 
 def _render(template: Template, context: Mapping[str, Any]) -> str:

@@ -165,7 +165,16 @@ def preview_schedule(
     if session.out.as_json:
         return session.out.json(told)
     session.out.line(told["description"], style="bold")
-    session.out.table(told["next"], [Column("UTC", "utc"), Column("LOCAL", "local"), Column("NOTE", "note")])
+    session.out.table(instants_of(told), [Column("UTC", "utc"), Column("LOCAL", "local"), Column("NOTE", "note")])
+
+
+def instants_of(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """The instants of a preview as they are, in UTC and in the schedule's zone: not in that of this machine."""
+    return [each | {name: _as_it_is(each[name]) for name in ("utc", "local")} for each in told["next"]]
+
+
+def _as_it_is(time: str) -> str:
+    return f"{time[:10]} {time[11:16]} {time[19:].replace('Z', 'UTC')}"
 
 
 @tasks.command("execute")
