@@ -54,6 +54,9 @@ NOT_BY_CHANCE = (
     "/tools/import",
     "/tool-sources/{source}/read",
     "POST /tools]",
+    "/slack/",
+    "/email/inbound",
+    "/decisions/",
 )
 OPENAPI = {
     "openapi": "3.1.0",
