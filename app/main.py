@@ -54,6 +54,9 @@ from app.embedded.attach import with_running_servers
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.identity import Doorkeeper, LastUse
+from app.notifications import alerts
+from app.notifications.channel import Means
+from app.notifications.deliver import Sender
 from app.providers import default_model
 from app.settings import Settings
 
@@ -65,6 +68,7 @@ Background jobs done by AI agents, where every interaction is a conversation.
 Errors are problem documents (RFC 9457) with a stable `code`; lists are `{"items", "next_cursor"}`; `Idempotency-Key` is
 taken by every POST that creates or starts something; times are UTC.
 """
+WATCH_SECONDS = 30.0
 FORGET_SECONDS = 3600.0
 FORM_BYTES = 100_000  # Of an upload beside its file.
 
@@ -151,7 +155,11 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         edge = Edge(limits, doorkeeper, LastUse(engine.database), app.state.metrics)
         app.state.engine, app.state.edge = engine, edge
         edge.seeded = await health.seed(engine)
-        chores = [asyncio.create_task(edge.last_use.run()), asyncio.create_task(_forget(engine))]
+        chores = [
+            asyncio.create_task(edge.last_use.run()),
+            asyncio.create_task(_forget(engine)),
+            asyncio.create_task(_watch(engine)),
+        ]
         try:
             yield
         finally:
@@ -161,6 +169,18 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             with contextlib.suppress(DatabaseUnavailable):
                 await edge.last_use.flush()
             await edge.limits.aclose()
+
+
+async def _watch(engine: Engine) -> None:
+    """Look for what calls for an alert; without a worker nobody else would send it."""
+    if not alerts.addresses(engine.settings):
+        return
+    sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box, engine.database))
+    while True:
+        with contextlib.suppress(DatabaseUnavailable):
+            await alerts.watch(engine.database, engine.settings)
+            await sender.send_due(alerts_only=True)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 async def _forget(engine: Engine) -> None:

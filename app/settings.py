@@ -127,6 +127,13 @@ class Settings(BaseSettings):
         "https://slack.com/api", description="Base URL of Slack's Web API; another for GovSlack."
     )
 
+    # Alerts.
+    parley_alert_email: str = Field(
+        "", description="Addresses that alerts about this server go to, separated by commas."
+    )
+    parley_alert_slack_channel: str | None = Field(None, description="Slack channel for alerts, by SLACK_BOT_TOKEN.")
+    parley_alert_slack_webhook_url: SecretStr | None = Field(None, description="Incoming webhook for alerts.")
+
     # Search.
     search_provider: Literal["searxng", "tavily", "brave", "duckduckgo"] | None = Field(
         None, description="Who answers web_search; the tool is not offered when unset."
@@ -282,6 +289,11 @@ class Settings(BaseSettings):
     def extensions(self) -> list[str]:
         """The modules of `PARLEY_EXTENSIONS`."""
         return split_list(self.parley_extensions)
+
+    @property
+    def alert_emails(self) -> list[str]:
+        """The addresses of `PARLEY_ALERT_EMAIL`."""
+        return split_list(self.parley_alert_email)
 
     @property
     def egress_allow(self) -> list[str]:

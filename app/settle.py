@@ -13,7 +13,7 @@ from app.db import Connection, Database, Row
 from app.errors import LeaseLost, ParleyError
 from app.events import EventType, NewEvent, StoredEvent, replay
 from app.messages import Json
-from app.notifications import Notice, NotificationConfig, plan
+from app.notifications import Notice, NotificationConfig, alerts, plan
 from app.notifications.deliver import insert as insert_deliveries
 from app.notifications.deliver import plan_updates
 from app.runs import Fenced, NewRun, RunState, Write, hand_on, insert
@@ -186,6 +186,10 @@ async def _follow_up(connection: Connection, settings: Settings, of: Settlement,
     if ended.task_id and outcome.state is RunState.FAILED:
         paused = next((event for event in ended.events if event.type is EventType.TASK_AUTO_PAUSED), None)
         await connection.execute(COUNT, ended.task_id, paused.fields["reason"] if paused else None)
+        if paused:
+            occasion, why = f"{paused.conversation_id}:{paused.seq}", paused.fields["reason"]
+            alert = alerts.task_paused(ended.task_id, about["task_title"], why, occasion)
+            work_is_due |= await alerts.tell(connection, settings, [alert])
     terminal = next(event for event in ended.events if event.is_terminal)
     error = outcome.error.get("message") if outcome.error else None
     quiet = NOTHING_NEW if outcome.unchanged else None

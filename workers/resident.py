@@ -16,6 +16,7 @@ from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.executor.engine import GRACE_SECONDS
 from app.knowledge.indexing import Indexer
+from app.notifications import alerts
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
@@ -32,6 +33,7 @@ CRASH_CAP = 3  # A run that took down this many workers is poison.
 BEAT_SECONDS = 5.0
 DELIVERIES = 10  # Sent at a time ...
 BATCHES = 4  # ... in each of so many batches.
+WATCH_SECONDS = 30.0  # How often it is looked for what calls for an alert.
 SOURCES_SECONDS = 5.0  # How often it is looked whether an MCP server is due to be read.
 
 
@@ -65,6 +67,7 @@ class Resident:
             self._source_loop,
             self._beat_loop,
             self._index_loop,
+            self._watch_loop,
         )
         self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
 
@@ -198,6 +201,13 @@ class Resident:
                 pass
         except DatabaseUnavailable as error:
             log.warning("worker.deliveries_wait", detail=error.detail)
+
+    async def _watch_loop(self) -> None:
+        """Look for what whoever runs the server must hear of."""
+        while not self._stopping.is_set():
+            if await alerts.watch(self._engine.database, self._settings):
+                self._mail.set()
+            await _wait(self._stopping, WATCH_SECONDS)
 
     async def _source_loop(self) -> None:
         """Read the lists of MCP servers that are due, one after the other."""

@@ -19,6 +19,7 @@ from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
 from app.events import StoredEvent
 from app.models import new_id
+from app.notifications import alerts
 from app.notifications.channel import Channel, Envelope, Means, SendResult
 from app.notifications.decision_links import decision_url
 from app.notifications.files import Files
@@ -50,7 +51,8 @@ on conflict do nothing
 CLAIM = """
 with due as (
     select id from deliveries
-    where (state = 'pending' and next_attempt_at <= now()) or (state = 'sending' and lease_until < now())
+    where ((state = 'pending' and next_attempt_at <= now()) or (state = 'sending' and lease_until < now()))
+        and (event like 'alert.%' or not $3)
     order by next_attempt_at limit $1 for no key update skip locked
 )
 update deliveries d
@@ -168,9 +170,9 @@ async def plan_updates(conn: Connection, workspace_id: UUID, event: StoredEvent)
     return bool(rows)
 
 
-async def claim(conn: Connection, limit: int) -> list[Claimed]:
+async def claim(conn: Connection, limit: int, *, alerts_only: bool = False) -> list[Claimed]:
     """Take up to `limit` due deliveries, those of dead senders among them."""
-    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, limit, LEASE_SECONDS)]
+    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, limit, LEASE_SECONDS, alerts_only)]
 
 
 def retry_delay(attempts: int, retry_after: float | None = None) -> float:
@@ -188,15 +190,19 @@ class Sender:
         self._settings = means.settings
         self._channels: dict[str, Channel] = {name: kind(means) for name, kind in CHANNELS.items()}
 
-    async def send_due(self, limit: int = 20) -> int:
+    async def send_due(self, limit: int = 20, *, alerts_only: bool = False) -> int:
         """Claim and send one batch; answers how many were claimed, so that a caller goes on while there are any.
+
+        Args:
+            limit: At most so many.
+            alerts_only: Leave all else to the workers.
 
         Raises:
             DatabaseUnavailable: when PostgreSQL is away; what was sent meanwhile is sent again later.
         """
         async with self._database.connection() as conn:
             failpoints.before("take delivery")
-            claimed = await claim(conn, limit)
+            claimed = await claim(conn, limit, alerts_only=alerts_only)
         if claimed:
             failpoints.after("take delivery")
         done = await asyncio.gather(*map(self._deliver, claimed), return_exceptions=True)
@@ -255,8 +261,18 @@ class Sender:
         log.warning("delivery.failed", delivery_id=str(claimed.id), final=final, error=said)
         if final:
             await self._mark(DEAD, claimed, said)
+            await self._alert(claimed, said)
         else:
             await self._mark(AGAIN, claimed, said, retry_delay(claimed.attempts, error.retry_after))
+
+    async def _alert(self, claimed: Claimed, said: str) -> None:
+        """Let whoever runs the server know by another channel; that this fails must not touch what was marked."""
+        if not alerts.addresses(self._settings):
+            return
+        async with self._database.engine_tx() as connection:
+            hour: str = await connection.fetchval(alerts.HOUR)
+            dead = alerts.delivery_dead(claimed.channel, claimed.row["address"], said, hour)
+            await alerts.tell(connection, self._settings, [dead])
 
     async def _mark(self, statement: str, claimed: Claimed, *values: Any) -> None:
         async with self._database.connection("mark") as conn:

@@ -19,6 +19,7 @@ TIMEOUT_SECONDS = 15.0
 MAX_ANSWER_BYTES = 100_000
 WEBHOOK = "slack:"
 DEFAULT_LABEL = f"{WEBHOOK}default"
+ALERTS_LABEL = f"{WEBHOOK}alerts"
 
 
 class SlackChannel:
@@ -67,6 +68,10 @@ class SlackChannel:
             if settings.slack_webhook_url is None:
                 raise DeliveryRefused("SLACK_WEBHOOK_URL is not set any more")
             return settings.slack_webhook_url.get_secret_value(), True
+        if envelope.address == ALERTS_LABEL:
+            if settings.parley_alert_slack_webhook_url is None:
+                raise DeliveryRefused("PARLEY_ALERT_SLACK_WEBHOOK_URL is not set any more")
+            return settings.parley_alert_slack_webhook_url.get_secret_value(), True
         if notice.task_id is None:
             raise DeliveryRefused("no task is left to take the Slack URL from")
         try:
