@@ -28,7 +28,9 @@ def written(text: str, html: str, settings: Settings) -> str:
 def _own_words(text: str, settings: Settings) -> str:
     parts = quotequail.quote(text, quote_intro_line=True)
     new = "\n".join(part for is_new, part in parts if is_new)
-    return _above_header(new, settings).strip()
+    said = _above_header(new, settings).strip()
+    # Answers between the lines stay with what they answer; a quote with none says nothing.
+    return said if any(line.strip() and not line.startswith(">") for line in said.splitlines()) else ""
 
 
 def _above_header(text: str, settings: Settings) -> str:
