@@ -5,6 +5,8 @@
     python3 dev.py test [args]     run the tests
     python3 dev.py check [args]    run what CI runs: format, lint, import contracts, types, tests
     python3 dev.py faults [args]   kill, freeze and cut everything for a while, then check (--short, --minutes, --seed)
+    python3 dev.py crontab [args]  compare schedules with a search minute by minute (--count, --seed)
+    python3 dev.py schedulers      kill schedulers for two minutes, then count the fires (--seconds, --gap, --seed)
     python3 dev.py planted [name]  plant known defects in a copy, one at a time, and count those that tests catch
     python3 dev.py <command> ...   the same as `parley <command> ...`
 
@@ -27,7 +29,12 @@ OWN_UV = os.path.join(OWN, "bin", "uv")
 TEST_PROCESSES = "2"
 # Settings of uv that say which certificates it trusts.
 CERTIFICATES = ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "SSL_CERT_FILE", "SSL_CERT_DIR")
-SUITES = {"faults": "tests.faults.suite", "planted": "tests.faults.planted"}
+SUITES = {
+    "faults": "tests.faults.suite",
+    "planted": "tests.faults.planted",
+    "crontab": "tests.crontab",
+    "schedulers": "tests.faults.schedulers",
+}
 # What `check` runs before the tests, each from the environment's `bin`.
 STEPS = (
     ("ruff", "format", "--check", "--quiet", "."),
@@ -148,7 +155,7 @@ def command_for(arguments: list[str]) -> list[str]:
     """The program to become."""
     if arguments[:1] in (["test"], ["check"]):
         return [venv_python(), "-m", "pytest", "-n", TEST_PROCESSES, *arguments[1:]]
-    if arguments[:1] in (["faults"], ["planted"]):
+    if arguments and arguments[0] in SUITES:
         return [venv_python(), "-m", SUITES[arguments[0]], *arguments[1:]]
     return [venv_python(), "-m", "app.cli", *(arguments or ["up"])]
 

@@ -15,6 +15,7 @@ from app.errors import AlreadyDecided, ApprovalExpired, ApprovalPending, Invalid
 from app.events import EventType, NewEvent, append
 from app.messages import Json
 from app.models import new_id
+from app.notifications.deliver import plan_updates
 from app.runs import WAITING_FOR, Fenced, Inline, answered
 from app.runs import park as park_run
 from app.settings import Settings
@@ -76,7 +77,8 @@ async def park(connection: Connection, settings: Settings, who: Fenced, question
     events = [*(_required(approval_id, question) for approval_id, question in asked), waiting]
     stored = await append(connection, who.conversation_id, who.run_id, events)
     text = "\n\n".join(told(question, f"{settings.base_url}/approvals/{number}/decision") for number, question in asked)
-    due = await announce(connection, settings, about, stored[-1], text=text)
+    shown = [{"id": str(number), "kind": question.kind, "tool": question.tool} for number, question in asked]
+    due = await announce(connection, settings, about, stored[-1], text=text, asked=shown)
     return Settled(stored, due)
 
 
@@ -193,7 +195,7 @@ async def decide(
     if taken is None:
         now = await connection.fetchval("select state from approvals where id = $1", approval_id)
         raise AlreadyDecided(f"the approval is {'expired' if now == 'pending' else now}", extra={"state": now})
-    return await _answer(connection, row, state, decision.reason)
+    return await _answer(connection, workspace_id, row, state, decision.reason)
 
 
 def check(kind: str, decision: Decision) -> None:
@@ -224,13 +226,15 @@ async def _check_edited(connection: Connection, row: Row, arguments: Json) -> No
         raise InvalidArguments(error.detail, field=field) from error
 
 
-async def _answer(connection: Connection, row: Row, state: str, reason: str | None) -> Settled:
+async def _answer(connection: Connection, workspace_id: UUID, row: Row, state: str, reason: str | None) -> Settled:
     queued = await answered(connection, row["conversation_id"], row["run_id"])
     payload = {"approval_id": str(row["id"]), "kind": row["kind"], "state": state, "reason": reason}
     events = [NewEvent(EventType.APPROVAL_DECIDED, payload)]
     if queued:
         events.append(NewEvent(EventType.RUN_QUEUED, {"reason": "decided"}))
-    return Settled(await append(connection, row["conversation_id"], row["run_id"], events), queued)
+    stored = await append(connection, row["conversation_id"], row["run_id"], events)
+    shown = await plan_updates(connection, workspace_id, stored[0])
+    return Settled(stored, queued or shown)
 
 
 # --- a message while a run waits --------------------------------------------------------------------
@@ -266,7 +270,7 @@ async def answer_or_reply(
                 said = "the message answers an open question, and an answer is text; send the files once it is answered"
                 raise InvalidRequest(said, field="attachments")
             return await _answer_by_message(connection, workspace_id, conversation_id, questions[0]["id"], turn)
-        if (turn.on_message or head["on_message"]) == "interrupt":
+        if questions and (turn.on_message or head["on_message"]) == "interrupt":
             raise ApprovalPending
     return await reply(connection, settings, workspace_id, conversation_id, turn, inline=inline)
 
@@ -303,4 +307,4 @@ async def expire(connection: Connection, settings: Settings, row: Row) -> Settle
         return None
     if row["on_expiry"] == "fail":
         return await settle(connection, settings, row["run_id"], row["conversation_id"], failed(ApprovalExpired()))
-    return await _answer(connection, row, "expired", None)
+    return await _answer(connection, row["workspace_id"], row, "expired", None)

@@ -10,10 +10,11 @@ and maps wall times to instants itself, by Debian's rule for clock changes:
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -135,6 +136,7 @@ class Change:
         return f"clocks go {way} {round(abs(self.jump).total_seconds() / 60)} min on {wall}"
 
 
+@lru_cache(maxsize=4096)
 def parse(expression: str) -> Schedule:
     """Check a crontab expression.
 
@@ -145,8 +147,10 @@ def parse(expression: str) -> Schedule:
         raise _refused(f"the expression is longer than {MAX_LENGTH} characters")
     parts = _expand(expression).upper().split()
     if len(parts) != len(FIELDS):
+        hint = "; there is no field for seconds" if len(parts) == len(FIELDS) + 1 else ""
         raise _refused(
-            f"{len(parts)} fields instead of 5 (minute hour day-of-month month day-of-week), as in '0 9 * * MON-FRI'"
+            f"{len(parts)} fields instead of 5 (minute hour day-of-month month day-of-week), "
+            f"as in '0 9 * * MON-FRI'{hint}"
         )
     minute, hour, day, month, weekday = (_plain(field, part) for field, part in zip(FIELDS, parts, strict=True))
     schedule = Schedule(expression, (minute, hour, day, month, weekday))
@@ -261,29 +265,31 @@ def _require_due(schedule: Schedule) -> None:
 # --- from wall times to instants --------------------------------------------------------------------
 
 
-def _instants(schedule: Schedule, where: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    while True:
-        after = _next(schedule, where, after)
-        yield after
+Walk = Callable[[Schedule, ZoneInfo, datetime], Iterator[datetime]]
 
 
 def _next(schedule: Schedule, where: ZoneInfo, after: datetime) -> datetime:
-    if not EARLIEST <= after < LATEST:
-        raise InvalidRequest("the instant must lie in the years 1970 to 2399")
-    step: Callable[[Schedule, ZoneInfo, datetime], datetime] = _by_wall_clock if schedule.by_wall_clock else _by_day
     try:
-        return step(schedule, where, after.astimezone(UTC).replace(microsecond=0))
+        return next(_instants(schedule, where, after))
     except StopIteration:
         raise _refused("it does not come due within fifty years") from None
 
 
-def _by_day(schedule: Schedule, where: ZoneInfo, after: datetime) -> datetime:
+def _instants(schedule: Schedule, where: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    """The due instants after another, until the calendar gives up: after fifty years without a match."""
+    if not EARLIEST <= after < LATEST:
+        raise InvalidRequest("the instant must lie in the years 1970 to 2399")
+    walk: Walk = _by_wall_clock if schedule.by_wall_clock else _by_day
+    return walk(schedule, where, after.astimezone(UTC).replace(microsecond=0))
+
+
+def _by_day(schedule: Schedule, where: ZoneInfo, after: datetime) -> Iterator[datetime]:
     for wall in schedule.walls(_wall(after, _offset(where, after)) + SECOND):
         due = _once(where, wall)
-        # In a repeated hour the wall clock offers times that have passed already.
+        # In a repeated hour the wall clock offers times that have passed already; a gap gives several one instant.
         if due > after:
-            return due
-    raise StopIteration
+            yield due
+            after = due
 
 
 def _once(where: ZoneInfo, wall: datetime) -> datetime:
@@ -299,16 +305,23 @@ def _gap(where: ZoneInfo, wall: datetime, due: datetime) -> Change | None:
     return _first_change(where, wall.replace(tzinfo=where, fold=1).astimezone(UTC), due)
 
 
-def _by_wall_clock(schedule: Schedule, where: ZoneInfo, after: datetime) -> datetime:
+def _by_wall_clock(schedule: Schedule, where: ZoneInfo, after: datetime) -> Iterator[datetime]:
     """Walk from clock change to clock change: between two of them the offset stands still."""
-    start = after + SECOND
-    while True:
-        offset = _offset(where, start)
-        due = next(schedule.walls(_wall(start, offset))).replace(tzinfo=UTC) - offset
-        change = _first_change(where, start, due)
-        if change is None:
-            return due
-        start = change.at
+    since: datetime | None = after + SECOND
+    while since is not None:
+        since = yield from _until_change(schedule, where, since)
+
+
+def _until_change(schedule: Schedule, where: ZoneInfo, since: datetime) -> Generator[datetime, None, datetime | None]:
+    """The due instants from one on up to the next clock change; returns that change's instant."""
+    offset = _offset(where, since)
+    for wall in schedule.walls(_wall(since, offset)):
+        due = wall.replace(tzinfo=UTC) - offset
+        if change := _first_change(where, since, due):
+            return change.at
+        yield due
+        since = due
+    return None
 
 
 def _wall(instant: datetime, offset: timedelta) -> datetime:

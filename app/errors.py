@@ -360,6 +360,12 @@ class ApprovalExpired(RunFailed):
     code = "approval_expired"
 
 
+class DependencyFailed(RunFailed):
+    """A task that this one depends on did not end well."""
+
+    code = "dependency_failed"
+
+
 class EffectUnknown(RunFailed):
     """A tool that must not run twice was interrupted, and whether it took effect is unknown."""
 

@@ -14,6 +14,7 @@ EDGES = {
     "task": "a task is stored, with the run it starts at once",
     "execute": "a task is started by hand",
     "webhook": "a webhook call gets its receipt and its run",
+    "depend": "a run that waits for tasks is queued, or fails with one of them",
     "retry": "an ended run gets a new one",
     "fork": "a conversation is copied, with the run of its new message",
     "detach": "a run is sent to the background",

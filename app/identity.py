@@ -218,10 +218,14 @@ async def create_key(
     expires_at: datetime | None = None,
     *,
     key_id: UUID | None = None,
+    email: str | None = None,
+    slack_user_id: str | None = None,
 ) -> NewKey:
-    """Make a key with a principal of its own."""
+    """Make a key with a principal of its own; with an address or a Slack id, its scopes are that person's answers', too."""
     secret = secrets.token_urlsafe(32)
-    principal = PrincipalRow(id=new_id(), workspace_id=workspace_id, kind="key", name=name)
+    principal = PrincipalRow(
+        id=new_id(), workspace_id=workspace_id, kind="key", name=name, email=email, slack_user_id=slack_user_id
+    )
     session.add(principal)
     await session.flush()
     row = ApiKey(
@@ -257,6 +261,12 @@ async def list_keys(session: AsyncSession, workspace_id: UUID, after: UUID | Non
     if after:
         query = query.where(ApiKey.id < after)
     return (await session.scalars(query.order_by(ApiKey.id.desc()).limit(limit))).all()
+
+
+async def principals_of(session: AsyncSession, keys: Iterable[ApiKey]) -> dict[UUID, PrincipalRow]:
+    """Whose keys they are, by principal."""
+    rows = await session.scalars(select(PrincipalRow).where(PrincipalRow.id.in_([key.principal_id for key in keys])))
+    return {row.id: row for row in rows}
 
 
 async def revoke_key(session: AsyncSession, workspace_id: UUID, key_id: UUID) -> None:

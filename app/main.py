@@ -20,24 +20,30 @@ from app.api import (
     bulk,
     conversations,
     credentials,
+    decisions,
     deliveries,
     documents,
     health,
     holds,
     idempotency,
+    inbound,
     keys,
     later,
     memories,
     messages,
+    notifications,
     openapi,
     operation,
     problems,
+    receipts,
     runs,
+    task_bulk,
     tasks,
     tool_calls,
     tool_imports,
     tool_sources,
     tools,
+    unsubscribe,
     webhooks,
 )
 from app.api.access import Edge
@@ -48,6 +54,9 @@ from app.embedded.attach import with_running_servers
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.identity import Doorkeeper, LastUse
+from app.notifications import alerts
+from app.notifications.channel import Means
+from app.notifications.deliver import Sender
 from app.providers import default_model
 from app.settings import Settings
 
@@ -59,6 +68,7 @@ Background jobs done by AI agents, where every interaction is a conversation.
 Errors are problem documents (RFC 9457) with a stable `code`; lists are `{"items", "next_cursor"}`; `Idempotency-Key` is
 taken by every POST that creates or starts something; times are UTC.
 """
+WATCH_SECONDS = 30.0
 FORGET_SECONDS = 3600.0
 FORM_BYTES = 100_000  # Of an upload beside its file.
 
@@ -72,8 +82,14 @@ ROUTERS = (
     approvals.router,
     holds.router,
     webhooks.router,
+    receipts.router,
+    task_bulk.router,
     tasks.router,
     deliveries.router,
+    notifications.router,
+    unsubscribe.router,
+    decisions.router,
+    inbound.router,
     artifacts.router,
     agents.router,
     tool_calls.router,
@@ -114,7 +130,8 @@ def create_app(settings: Settings) -> FastAPI:
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) -> None:
     """Put the layers round the application, the innermost first."""
     uploads = {"/documents": settings.parley_document_bytes + FORM_BYTES}
-    app.add_middleware(BodyLimit, limit=settings.parley_max_body_bytes, uploads=uploads)
+    limit = settings.parley_max_body_bytes
+    app.add_middleware(BodyLimit, limit=limit, uploads=uploads, counting=(webhooks.PATH, *inbound.PATHS))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -138,7 +155,11 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         edge = Edge(limits, doorkeeper, LastUse(engine.database), app.state.metrics)
         app.state.engine, app.state.edge = engine, edge
         edge.seeded = await health.seed(engine)
-        chores = [asyncio.create_task(edge.last_use.run()), asyncio.create_task(_forget(engine))]
+        chores = [
+            asyncio.create_task(edge.last_use.run()),
+            asyncio.create_task(_forget(engine)),
+            asyncio.create_task(_watch(engine)),
+        ]
         try:
             yield
         finally:
@@ -148,6 +169,18 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             with contextlib.suppress(DatabaseUnavailable):
                 await edge.last_use.flush()
             await edge.limits.aclose()
+
+
+async def _watch(engine: Engine) -> None:
+    """Look for what calls for an alert; without a worker nobody else would send it."""
+    if not alerts.addresses(engine.settings):
+        return
+    sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box, engine.database))
+    while True:
+        with contextlib.suppress(DatabaseUnavailable):
+            await alerts.watch(engine.database, engine.settings)
+            await sender.send_due(alerts_only=True)
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 async def _forget(engine: Engine) -> None:

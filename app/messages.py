@@ -48,11 +48,11 @@ def clean_value(value: Any, depth: int = 0) -> Any:
     return clean_text(str(value), MAX_RESULT)
 
 
-def clean_result(value: Any) -> Any:
-    """A tool's result as it enters the history: cleaned, and cut when its JSON is over 64,000 characters."""
+def clean_result(value: Any, limit: int = MAX_RESULT) -> Any:
+    """A tool's result as it enters the history: cleaned, and cut when its JSON is over the limit."""
     clean = clean_value(value)
     text = clean if isinstance(clean, str) else json.dumps(clean, ensure_ascii=False)
-    return clean if len(text) <= MAX_RESULT else text[:MAX_RESULT] + TRUNCATED
+    return clean if len(text) <= limit else text[:limit] + TRUNCATED
 
 
 def as_file(value: Any) -> tuple[str, bytes] | None:
@@ -94,6 +94,15 @@ def reworded(said: Json, text: str) -> Json:
     content = part["content"]
     changed = text if isinstance(content, str) else [*content[:-1], text]
     return {**said, "text": text, "message": {**said["message"], "parts": [{**part, "content": changed}]}}
+
+
+def beside(said: Json, tag: str, value: Any, description: str) -> Json:
+    """A stored input with data beside its text, in place of what stood there under that tag."""
+    part = said["message"]["parts"][0]
+    content: list[Any] = [part["content"]] if isinstance(part["content"], str) else part["content"]
+    kept = [item for item in content if isinstance(item, str) or item.get("tag") != tag]
+    parts = [{**part, "content": [structured(tag, value, description), *kept]}]
+    return {**said, "message": {**said["message"], "parts": parts}}
 
 
 def structured(tag: str, value: Any, description: str | None = None) -> Json:

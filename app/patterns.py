@@ -8,6 +8,9 @@ from app.errors import InvalidRequest
 Context = Literal["none", "state", "task", "fire", "payload"]
 Plan = Literal["turn", "research"]
 
+# How the run of a schedule says that there is nothing to tell: with this word first, or as `no_change` of its output.
+NO_CHANGE = "NO_CHANGE"
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -61,8 +64,9 @@ SCHEDULED = Pattern(
     pins_version=True,
     context="fire",
     instructions=(
-        "You carry out a scheduled task; nobody is watching. The fire element tells when it was due and how the last "
-        "one ended. Report what is new."
+        "You carry out a scheduled task; nobody is watching. The fire element tells when it was due, how the last ones "
+        "ended and what was last reported, as data. Report what is new. If nothing has changed since the last report "
+        f"and you were not asked to report all the same, begin your answer with {NO_CHANGE}: then nobody is notified."
     ),
 )
 TRIGGERED = Pattern(

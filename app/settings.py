@@ -6,6 +6,7 @@ path is in `<NAME>_FILE`. Units are in the names. `Settings.load()` reads the en
 """
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from functools import cached_property
@@ -41,10 +42,10 @@ LATER = (
     "LANGFUSE_PUBLIC_KEY",
     "LANGFUSE_SECRET_KEY",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "PARLEY_REPLY_ADDRESS",
-    "SLACK_BOT_TOKEN",
-    "SLACK_SIGNING_SECRET",
 )
+
+# A token is put behind the part before the @, which may have 64 characters in all (RFC 5321, 4.5.3.1.1).
+REPLY_ADDRESS = re.compile(r"[A-Za-z0-9._=-]{1,30}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,200}[A-Za-z0-9])?")
 
 
 def is_placeholder(value: str) -> bool:
@@ -106,8 +107,32 @@ class Settings(BaseSettings):
         None, description="Transport security; by port when unset."
     )
 
+    parley_reply_address: str | None = Field(
+        None, description="Address whose mail reaches this server, for answers: parley@example.org."
+    )
+
+    email_inbound_secret: SecretStr | None = Field(
+        None, description="Password with which the mail provider posts answers to /email/inbound."
+    )
+
     # Slack.
     slack_webhook_url: SecretStr | None = Field(None, description="Default incoming webhook for the slack channel.")
+    slack_bot_token: SecretStr | None = Field(
+        None, description="Token of a Slack app's bot, xoxb-...; posts to slack_channel, in threads."
+    )
+    slack_signing_secret: SecretStr | None = Field(
+        None, description="Signing secret of the Slack app; answers and buttons in Slack need it."
+    )
+    slack_api_url: str = Field(
+        "https://slack.com/api", description="Base URL of Slack's Web API; another for GovSlack."
+    )
+
+    # Alerts.
+    parley_alert_email: str = Field(
+        "", description="Addresses that alerts about this server go to, separated by commas."
+    )
+    parley_alert_slack_channel: str | None = Field(None, description="Slack channel for alerts, by SLACK_BOT_TOKEN.")
+    parley_alert_slack_webhook_url: SecretStr | None = Field(None, description="Incoming webhook for alerts.")
 
     # Search.
     search_provider: Literal["searxng", "tavily", "brave", "duckduckgo"] | None = Field(
@@ -225,6 +250,15 @@ class Settings(BaseSettings):
         """Make settings from these values and the defaults alone; the environment is not read."""
         return GivenSettings(**values)
 
+    @field_validator("parley_reply_address", mode="after")
+    @classmethod
+    def _mail_address(cls, value: str | None) -> str | None:
+        if value is not None and not REPLY_ADDRESS.fullmatch(value):
+            raise ValueError(
+                "must be an address such as parley@example.org, its part before the @ at most 30 characters"
+            )
+        return value
+
     @cached_property
     def on_loopback(self) -> bool:
         """Whether the server listens on this machine alone."""
@@ -267,6 +301,11 @@ class Settings(BaseSettings):
         return split_list(self.parley_extensions)
 
     @property
+    def alert_emails(self) -> list[str]:
+        """The addresses of `PARLEY_ALERT_EMAIL`."""
+        return split_list(self.parley_alert_email)
+
+    @property
     def egress_allow(self) -> list[str]:
         """The entries of `PARLEY_EGRESS_ALLOW`."""
         return split_list(self.parley_egress_allow)
@@ -275,6 +314,11 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """Where people reach this server, for links."""
         return (self.parley_public_url or f"http://localhost:{self.parley_port or DEFAULT_PORT}").rstrip("/")
+
+    def signing_key(self) -> bytes:
+        """The key that signs links, cursors and tokens: the same in every process, and none that anybody outside knows."""
+        secret = self.parley_secret or self.parley_encryption_keys
+        return secret.get_secret_value().encode() if secret else self.dsn().encode()
 
     def dsn(self) -> str:
         """The PostgreSQL DSN as `postgresql://...`.

@@ -13,8 +13,9 @@ from app.db import Connection, Database, Row
 from app.errors import LeaseLost, ParleyError
 from app.events import EventType, NewEvent, StoredEvent, replay
 from app.messages import Json
-from app.notifications import Notice, NotificationConfig, plan
+from app.notifications import Notice, NotificationConfig, alerts, plan
 from app.notifications.deliver import insert as insert_deliveries
+from app.notifications.deliver import plan_updates
 from app.runs import Fenced, NewRun, RunState, Write, hand_on, insert
 from app.runs.end import Ended, Ending, end
 from app.settings import Settings
@@ -35,6 +36,7 @@ class Outcome:
         result: The result as text; for an end before the answer, what there is of it.
         output: The structured output, if one was asked for.
         error: `{"code", "message", "retryable"}` of a failed or cancelled run.
+        unchanged: Whether it found nothing new, which nobody is told of.
         write: The last messages, calls and events, before the terminal event.
     """
 
@@ -42,15 +44,23 @@ class Outcome:
     result: str | None = None
     output: Any = None
     error: Json | None = None
+    unchanged: bool = False
     write: Write = field(default_factory=Write)
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What the ending committed: events to publish, and whether a run or a delivery became due."""
+    """What the ending committed.
+
+    Attributes:
+        events: To publish.
+        work_is_due: Whether a run or a delivery became due.
+        dependents_of: The run's task, when others depend on it: they may go on now, or never.
+    """
 
     events: list[StoredEvent]
     work_is_due: bool
+    dependents_of: UUID | None = None
 
 
 def failed(error: ParleyError, write: Write | None = None) -> Outcome:
@@ -71,14 +81,16 @@ def error_of(error: ParleyError) -> Json:
 
 # The heads are locked in a statement of its own, before anything is decided; the rest is read for the notification, and
 # is as old as the wait for the locks: what another transaction may have changed meanwhile is read again.
-LOCK = """
+ABOUT = """
 select r.id, r.task_id, r.detached, r.model, r.principal_id, r.retry_of, c.workspace_id, c.title as conversation_title,
-    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email
+    a.name as agent, t.title as task_title, t.notification_config, t.auto_pause_after, p.email,
+    r.notification
 from heads h join runs r on r.conversation_id = h.conversation_id and r.id = any($2::uuid[])
 join conversations c on c.id = h.conversation_id join agents a on a.id = c.agent_id
 left join tasks t on t.id = r.task_id left join principals p on p.id = r.principal_id
-where h.conversation_id = any($1::uuid[]) order by h.conversation_id for no key update of h
+where h.conversation_id = any($1::uuid[]) order by h.conversation_id
 """
+LOCK = f"{ABOUT} for no key update of h"
 # Of many: whose head another transaction holds is left to wait for it alone.
 LOCK_FREE = f"{LOCK} skip locked"
 
@@ -149,10 +161,17 @@ async def settle_all(
 
 async def _ending(connection: Connection, of: Settlement, about: Row) -> Ending:
     outcome = of.outcome
-    pauses = await _pauses(connection, of.run_id, about, outcome)
-    write = _with_terminal_event(outcome, pauses=pauses)
+    why = await _why_paused(connection, of.run_id, about, outcome)
     return Ending(
-        of.run_id, of.conversation_id, of.who, outcome.state, write, outcome.result, outcome.output, outcome.error
+        of.run_id,
+        of.conversation_id,
+        of.who,
+        outcome.state,
+        _with_terminal_event(outcome, why),
+        outcome.result,
+        outcome.output,
+        outcome.error,
+        outcome.unchanged,
     )
 
 
@@ -165,13 +184,29 @@ async def _follow_up(connection: Connection, settings: Settings, of: Settlement,
         await connection.execute(CLOSE_CALLS, of.run_id)
     work_is_due = await _pass_the_turn(connection, ended)
     if ended.task_id and outcome.state is RunState.FAILED:
-        pauses = any(event.type is EventType.TASK_AUTO_PAUSED for event in ended.events)
-        await connection.execute(COUNT, ended.task_id, pauses, PAUSED)
+        paused = next((event for event in ended.events if event.type is EventType.TASK_AUTO_PAUSED), None)
+        await connection.execute(COUNT, ended.task_id, paused.fields["reason"] if paused else None)
+        if paused:
+            occasion, why = f"{paused.conversation_id}:{paused.seq}", paused.fields["reason"]
+            alert = alerts.task_paused(ended.task_id, about["task_title"], why, occasion)
+            work_is_due |= await alerts.tell(connection, settings, [alert])
     terminal = next(event for event in ended.events if event.is_terminal)
     error = outcome.error.get("message") if outcome.error else None
+    quiet = NOTHING_NEW if outcome.unchanged else None
     about = {**about, "detached": ended.detached, "model": ended.model}
-    work_is_due |= await announce(connection, settings, about, terminal, text=outcome.result or "", error=error)
-    return Settled(ended.events, work_is_due)
+    if ended.was_waiting:
+        work_is_due |= await plan_updates(connection, ended.workspace_id, terminal)
+    work_is_due |= await announce(
+        connection,
+        settings,
+        about,
+        terminal,
+        text=outcome.result or "",
+        error=error,
+        quiet=quiet,
+        recovered=ended.recovered,
+    )
+    return Settled(ended.events, work_is_due, ended.task_id if ended.has_dependents else None)
 
 
 class Settlements:
@@ -226,11 +261,11 @@ from runs r where r.id = $1 and r.fence = $2 and r.write_no = $3 + 1 and r.state
 """
 
 
-def _with_terminal_event(outcome: Outcome, *, pauses: bool) -> Write:
+def _with_terminal_event(outcome: Outcome, why_paused: str | None) -> Write:
     """The outcome's write with its last events; the outcome itself stays as it is, for another try."""
     events = list(outcome.write.events)
-    if pauses:
-        events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": PAUSED}))
+    if why_paused:
+        events.append(NewEvent(EventType.TASK_AUTO_PAUSED, {"reason": why_paused}))
     kind = TERMINAL_EVENT[outcome.state]
     if outcome.state is RunState.COMPLETED:
         events.append(NewEvent(kind, shown={"result": outcome.result, "output": outcome.output}))
@@ -272,11 +307,12 @@ MOVE_STEERS = (
     "update inputs set run_id = $2, kind = 'prompt' where run_id = $1 and kind = 'steer' and consumed_seq is null"
 )
 
-PAUSED = "paused after too many failures in a row"
+NOTHING_NEW = "the run found nothing new"
+MAX_CAUSE = 300  # Characters of the last error in the reason of a pause.
 
 COUNT = """
-update tasks set consecutive_failures = consecutive_failures + 1, enabled = enabled and not $2,
-    paused_reason = case when $2 then $3 else paused_reason end
+update tasks set consecutive_failures = consecutive_failures + 1, enabled = enabled and $2::text is null,
+    paused_reason = coalesce($2, paused_reason)
 where id = $1
 """
 
@@ -286,13 +322,18 @@ LOCK_RUN = "select from runs where id = $1 for no key update"
 LOCK_TASK = "select consecutive_failures, enabled from tasks where id = $1 for no key update"
 
 
-async def _pauses(connection: Connection, run_id: UUID, about: Row, outcome: Outcome) -> bool:
+async def _why_paused(connection: Connection, run_id: UUID, about: Row, outcome: Outcome) -> str | None:
+    """Why this end pauses its task, if it does."""
     limit = about["auto_pause_after"]
     if not limit or outcome.state is not RunState.FAILED:
-        return False
+        return None
     await connection.execute(LOCK_RUN, run_id)
     task = await connection.fetchrow(LOCK_TASK, about["task_id"])
-    return bool(task and task["enabled"] and task["consecutive_failures"] + 1 >= limit)
+    if task is None or not task["enabled"] or task["consecutive_failures"] + 1 < limit:
+        return None
+    failures = f"{limit} failures in a row" if limit > 1 else "a failure"
+    cause = outcome.error["message"] if outcome.error else "unknown"
+    return f"paused after {failures}; the last: {cause[:MAX_CAUSE]}"
 
 
 async def announce(
@@ -303,6 +344,9 @@ async def announce(
     *,
     text: str,
     error: str | None = None,
+    quiet: str | None = None,
+    recovered: bool = False,
+    asked: Sequence[Json] = (),
 ) -> bool:
     """Plan the deliveries of an event; whether there are any to send.
 
@@ -315,6 +359,9 @@ async def announce(
         event: What happened.
         text: What is told, as Markdown.
         error: What went wrong.
+        quiet: Why nobody is told, if so.
+        recovered: Whether it is the task's first success after failures.
+        asked: The questions of a run that waits: `id, kind, tool` of each.
     """
     default_slack = settings.slack_webhook_url is not None
     config = _config(about, default_slack=default_slack)
@@ -334,14 +381,67 @@ async def announce(
         agent=about["agent"],
         model=about["model"] or "",
         finished_at=event.at,
+        quiet=quiet,
+        recovered=recovered,
+        asked=tuple(asked),
+        thread=about["notification"] and about["notification"]["thread"],
     )
     planned = plan(notice, config, default_slack=default_slack)
     await insert_deliveries(connection, notice, planned)
     return any(delivery.state == "pending" for delivery in planned)
 
 
+# What a run did on its way is told by whoever executes it: the same events again make no second row.
+STEPS = """
+select e.seq, e.type, e.at, e.payload from events e
+where e.run_id = $1 and e.type = any($2::text[]) and e.seq > $3 order by e.seq
+"""
+STEP_EVENTS = {
+    "started": EventType.RUN_STARTED,
+    "progress": EventType.RUN_PROGRESS,
+    "recovered": EventType.RUN_RECOVERED,
+}
+SAID = {
+    EventType.RUN_STARTED: "The run has begun.",
+    EventType.RUN_RECOVERED: "The process that executed the run was lost; the run goes on from its last step.",
+}
+
+
+async def announce_steps(
+    connection: Connection, settings: Settings, run_id: UUID, conversation_id: UUID, *, after: int = 0
+) -> bool:
+    """Plan the deliveries of a run's start, progress and recoveries that its task asks for; whether there are any.
+
+    Needs an `engine_tx()`.
+
+    Args:
+        connection: Of that transaction.
+        settings: For links and the default Slack webhook.
+        run_id: The run.
+        conversation_id: Its conversation.
+        after: Only events after this number.
+    """
+    about = await connection.fetchrow(ABOUT, [conversation_id], [run_id])
+    config = NotificationConfig.from_stored(about["notification_config"]) if about else None
+    wanted = [str(kind) for name, kind in STEP_EVENTS.items() if config and name in config.on]
+    if about is None or not wanted:
+        return False
+    planned = False
+    for row in await connection.fetch(STEPS, run_id, wanted, after):
+        event = StoredEvent(row["seq"], EventType(row["type"]), run_id, conversation_id, row["at"], row["payload"])
+        planned |= await announce(connection, settings, about, event, text=SAID.get(event.type) or _progress(event))
+    return planned
+
+
+def _progress(event: StoredEvent) -> str:
+    done, total = event.fields.get("done"), event.fields.get("total")
+    return f"{event.fields.get('text', '')}{f' ({done} of {total})' if done is not None and total else ''}"
+
+
 def _config(about: Row, *, default_slack: bool) -> NotificationConfig | None:
-    """The task's rules; a turn sent to the background tells the person who sent it."""
+    """Where the message that it answers came from; else the task's rules; a turn sent to the background tells its sender."""
+    if about["notification"]:
+        return NotificationConfig.model_validate(about["notification"]["config"])
     if about["task_id"]:
         return NotificationConfig.from_stored(about["notification_config"])
     channels = [*(["email"] if about["email"] else []), *(["slack"] if default_slack else [])]

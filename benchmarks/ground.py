@@ -76,10 +76,10 @@ class Ground:
 
 
 @asynccontextmanager
-async def prepared(home: Path) -> AsyncIterator[Ground]:
-    """PostgreSQL and Valkey, migrated."""
+async def prepared(home: Path, options: Mapping[str, str] | None = None) -> AsyncIterator[Ground]:
+    """PostgreSQL, with options of its own, and Valkey, migrated."""
     with ExitStack() as stack:
-        servers = stack.enter_context(Servers(home))
+        servers = stack.enter_context(Servers(home, options=options))
         assert servers.postgres
         assert servers.valkey
         await asyncio.to_thread(_migrate, servers.postgres.dsn)

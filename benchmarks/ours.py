@@ -1,6 +1,6 @@
-"""Parley's own processes, as `parley serve` and `parley worker` run them, with the model under test registered.
+"""Parley's own processes, as `parley serve`, `worker` and `scheduler` run them, with the model under test registered.
 
-BENCHMARK_SETTINGS={...} python -m benchmarks.ours serve | worker
+BENCHMARK_SETTINGS={...} python -m benchmarks.ours serve | worker | scheduler
 """
 
 import json
@@ -16,7 +16,7 @@ from app.providers import Providers
 from app.settings import Settings
 from benchmarks import leash, sampler
 from benchmarks.model import zero_model
-from workers import worker
+from workers import scheduler, worker
 
 MODEL = "scripted:zero"
 
@@ -30,6 +30,8 @@ def main(role: str) -> None:
     sampler.install()
     if role == "worker":
         uvloop.run(worker.main(settings))
+    elif role == "scheduler":
+        uvloop.run(scheduler.main(settings))
     else:
         uvicorn.run(
             create_app(settings),

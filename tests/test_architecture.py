@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 T = TypeVar("T", bound=ast.AST)
 LINES = 500
 # Heavy packages that few processes need: provider clients, the commands' HTTP client.
-LOADED_WHEN_USED = ("app.providers", "app.cli")
+LOADED_WHEN_USED = ("app.providers", "app.cli", "app.paths")
 BANNED = {"utils", "helpers", "common", "core", "base", "services", "managers", "handlers"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SOURCES = sorted(path for package in ("app", "workers") for path in (ROOT / package).rglob("*.py"))

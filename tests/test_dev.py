@@ -74,6 +74,8 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
         (("test",), "-m pytest -n 2"),
         (("faults", "--seed", "7"), "-m tests.faults.suite --seed 7"),
         (("planted",), "-m tests.faults.planted"),
+        (("crontab", "--seed", "7"), "-m tests.crontab --seed 7"),
+        (("schedulers", "--seconds", "9"), "-m tests.faults.schedulers --seconds 9"),
         (("test", "-k", "cron"), "-m pytest -n 2 -k cron"),
     ],
 )

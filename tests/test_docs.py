@@ -17,6 +17,7 @@ from app.patterns import PATTERNS
 from app.runs import TRANSITIONS
 from app.settings import Settings
 from app.tools import BUILT_IN
+from tests import daylight
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -140,6 +141,10 @@ def test_what_is_below_the_api_is_all_in_its_contract() -> None:
     [web] = [each["source_modules"] for each in contracts if each["id"] == "web"]
     api = next(index for index, names in enumerate(layers()) if "app.api" in names)
     assert set(web) == {"workers", *(name for names in layers()[api + 1 :] for name in names)}
+
+
+def test_the_table_of_clock_changes_is_what_the_code_does() -> None:
+    assert page("schedules.md") == daylight.page(), "run: python -m tests.daylight"
 
 
 # --- the pages themselves ---------------------------------------------------------------------------

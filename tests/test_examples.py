@@ -96,4 +96,8 @@ def test_the_examples_run_as_they_stand(home: Path, port: int) -> None:
     quickstart = run_page(ROOT / "docs" / "quickstart.md", port, home)
     for said in ("40", "event: run.completed", "Monday through Friday", '"outcome":"run"', '"result":"PARLEY!"', "400"):
         assert said in quickstart, said
+    webhooks = run_page(ROOT / "docs" / "webhooks.md", port, home)
+    assert webhooks.count('"outcome":"run"') == 5, "three senders, the list of receipts, and the replay"
+    assert '{"challenge":"3eZbrw1aB10FEMAGAZd4F"}' in webhooks
+    assert '"replay_of":"' in webhooks
     assert list((home / ".parley" / "outbox").glob("*.eml")), "the mail of the delegated task was captured"

@@ -24,9 +24,9 @@ def test_an_example_value_counts_as_unset_with_a_warning(monkeypatch: pytest.Mon
 
 
 def test_a_setting_of_a_later_version_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("SLACK_BOT_TOKEN=xoxb-1\nSMTP_HOST=mail.example.com\n")
+    (tmp_path / ".env").write_text("LANGFUSE_HOST=https://x.example\nSMTP_HOST=mail.example.com\n")
     assert Settings.load().smtp_host == "mail.example.com"
-    assert set_in_vain() == ["SLACK_BOT_TOKEN is not used by this version"]
+    assert set_in_vain() == ["LANGFUSE_HOST is not used by this version"]
 
 
 def test_a_secret_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.executor.engine import GRACE_SECONDS
 from app.knowledge.indexing import Indexer
+from app.notifications import alerts
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
 from app.runs import claim, due, overdue, recover, stranded, tend
+from app.runs.depend import decided
 from app.tools import sources
 from workers.presence import beat, leave
 
@@ -31,6 +33,7 @@ CRASH_CAP = 3  # A run that took down this many workers is poison.
 BEAT_SECONDS = 5.0
 DELIVERIES = 10  # Sent at a time ...
 BATCHES = 4  # ... in each of so many batches.
+WATCH_SECONDS = 30.0  # How often it is looked for what calls for an alert.
 SOURCES_SECONDS = 5.0  # How often it is looked whether an MCP server is due to be read.
 
 
@@ -45,7 +48,7 @@ class Resident:
         self._stopping = asyncio.Event()
         self._rung = asyncio.Event()
         self._mail = asyncio.Event()
-        self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box))
+        self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box, engine.database))
         self._indexer = Indexer(engine.database, engine.embedder)
         self._tasks: list[asyncio.Task[None]] = []
         self.defects = 0
@@ -64,6 +67,7 @@ class Resident:
             self._source_loop,
             self._beat_loop,
             self._index_loop,
+            self._watch_loop,
         )
         self._tasks = [asyncio.create_task(self._for_ever(loop), name=loop.__name__) for loop in loops]
 
@@ -162,6 +166,8 @@ class Resident:
             self.ring(self._lane)
         for question in await approvals.expired(database):
             await self._apart(self._engine.close_question(question))
+        for run in await decided(database):
+            await self._apart(self._engine.resolve(run))
         for conversation_id in await stranded(database):
             self.defects += 1
             log.error("conversation.stranded", conversation_id=str(conversation_id))
@@ -195,6 +201,13 @@ class Resident:
                 pass
         except DatabaseUnavailable as error:
             log.warning("worker.deliveries_wait", detail=error.detail)
+
+    async def _watch_loop(self) -> None:
+        """Look for what whoever runs the server must hear of."""
+        while not self._stopping.is_set():
+            if await alerts.watch(self._engine.database, self._settings):
+                self._mail.set()
+            await _wait(self._stopping, WATCH_SECONDS)
 
     async def _source_loop(self) -> None:
         """Read the lists of MCP servers that are due, one after the other."""

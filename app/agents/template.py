@@ -1,10 +1,10 @@
 """Instructions are Jinja templates: rendered for each run, in a sandbox that keeps them small and their work bounded."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.exceptions import SecurityError
 
 from app.agents.jinja import Instructions, begin
@@ -36,6 +36,37 @@ def check_instructions(text: str) -> None:
         raise InvalidRequest(f"the template is refused: {TOO_DEEP}", field="instructions") from error
     except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
         return  # It stumbles over the values that are missing here; a run has them.
+
+
+def check_names(text: str, names: Mapping[str, Collection[str] | None]) -> None:
+    """Refuse a template that can't be rendered, or that names what will not be there.
+
+    Args:
+        text: The template.
+        names: What it may name, each with its members; None where any may be there.
+
+    Raises:
+        InvalidRequest: with the line and what is wrong there.
+    """
+    check_instructions(text)
+    tree = ENVIRONMENT.parse(text)
+    there = [f"{name}.{member}" for name, members in names.items() for member in members or ()]
+    there = sorted([*(name for name, members in names.items() if not members), *there])
+    for name in sorted(meta.find_undeclared_variables(tree) - names.keys()):
+        line = next(node.lineno for node in tree.find_all(nodes.Name) if node.name == name)
+        raise InvalidRequest(f"line {line}: there is no {name!r}; there are {', '.join(there)}")
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
+        whole, member = _member(node)
+        if whole in names and names[whole] is not None and member not in (*(names[whole] or ()), None):
+            raise InvalidRequest(f"line {node.lineno}: there is no '{whole}.{member}'; there are {', '.join(there)}")
+
+
+def _member(node: nodes.Getattr | nodes.Getitem) -> tuple[str, str | None]:
+    """Which member of which name is meant, as far as it is said."""
+    whole = node.node.name if isinstance(node.node, nodes.Name) else ""
+    if isinstance(node, nodes.Getattr):
+        return whole, node.attr
+    return whole, str(node.arg.value) if isinstance(node.arg, nodes.Const) else None
 
 
 def render_instructions(instructions: str, context: Mapping[str, Any]) -> str:

@@ -192,21 +192,25 @@ def _same_origin(origin: str, host: str) -> bool:
 class BodyLimit:
     """Refuses a body above the limit: by its announced length, else by counting."""
 
-    def __init__(self, app: ASGIApp, limit: int, uploads: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, limit: int, uploads: Mapping[str, int] | None = None, counting: tuple[str, ...] = ()
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: The application.
             limit: Bytes.
             uploads: Resources to which forms may be larger, with their limits.
+            counting: Beginnings of the paths whose routes count for themselves.
         """
         self.app = app
         self.limit = limit
         self.uploads = uploads or {}
+        self.counting = counting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith(self.counting):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)

@@ -17,7 +17,7 @@ from app.redis import connect, ping
 router = APIRouter(tags=["health"])
 
 # The migration this code needs.
-SCHEMA = "0010"
+SCHEMA = "0015"
 
 
 class Health(BaseModel):

@@ -1,11 +1,13 @@
 """The resource /keys."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Response
 from pydantic import AwareDatetime, BaseModel, Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import audit, identity
 from app.api.access import Caller, may
@@ -15,10 +17,12 @@ from app.api.shapes import Body
 from app.api.strict import resource
 from app.errors import InvalidRequest
 from app.identity import SCOPES
-from app.models import ApiKey, new_id
+from app.models import ApiKey, Principal, new_id
+from app.notifications.config import Address
 
 router = resource("keys")
 
+SLACK_USER = r"^[UW][A-Z0-9]{1,20}$"
 Admin = Annotated[Caller, may("admin")]
 
 
@@ -30,6 +34,12 @@ class KeyBody(Body):
         min_length=1, max_length=50, description=f"What it may do: {', '.join(SCOPES)}.", examples=[["tasks:write"]]
     )
     expires_at: AwareDatetime | None = Field(default=None, description="When it stops working; never when null.")
+    email: Address | None = Field(
+        default=None, description="Whose it is: mails and Slack messages from this address act with its scopes."
+    )
+    slack_user_id: str | None = Field(
+        default=None, pattern=SLACK_USER, description="Whose it is in Slack.", examples=["U012AB3CD"]
+    )
 
 
 class KeyOut(BaseModel):
@@ -42,6 +52,8 @@ class KeyOut(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None = Field(description="To within half a minute.")
+    email: str | None = Field(description="Whose it is.")
+    slack_user_id: str | None = Field(description="Whose it is in Slack.")
 
 
 class NewKeyOut(KeyOut):
@@ -50,16 +62,25 @@ class NewKeyOut(KeyOut):
     key: str | None = Field(description="The whole key, shown this once; null when the request is repeated.")
 
 
-def show(row: ApiKey) -> KeyOut:
-    """A key as the API shows it."""
-    return KeyOut.model_validate(row, from_attributes=True)
+async def show_all(session: AsyncSession, rows: Sequence[ApiKey]) -> list[KeyOut]:
+    """Keys as the API shows them."""
+    owners = await identity.principals_of(session, rows)
+    return [_shown(row, owners[row.principal_id]) for row in rows]
+
+
+def _shown(row: ApiKey, owner: Principal) -> KeyOut:
+    person = {"email": owner.email, "slack_user_id": owner.slack_user_id}
+    return KeyOut.model_validate(
+        {name: getattr(row, name) for name in KeyOut.model_fields.keys() - person.keys()} | person
+    )
 
 
 @router.get("/keys", summary="List keys")
 async def list_keys(caller: Admin, page: Annotated[PageOf, paged("keys")]) -> Page[KeyOut]:
     """API keys, newest first; secrets are never shown."""
     async with caller.transaction() as session:
-        return page.cut(await identity.list_keys(session, caller.workspace_id, page.after, page.fetch), show)
+        found = await identity.list_keys(session, caller.workspace_id, page.after, page.fetch)
+        return page.cut(await show_all(session, found), lambda key: key)
 
 
 @router.post("/keys", status_code=201, summary="Create a key")
@@ -75,19 +96,27 @@ async def create_key(body: KeyBody, caller: Admin, key: Idempotent, response: Re
             row = await identity.get_key(session, caller.workspace_id, repeat.uuid)
         else:
             made = await identity.create_key(
-                session, caller.workspace_id, body.name, scopes, body.expires_at, key_id=key_id
+                session,
+                caller.workspace_id,
+                body.name,
+                scopes,
+                body.expires_at,
+                key_id=key_id,
+                email=body.email,
+                slack_user_id=body.slack_user_id,
             )
             row, text = made.row, made.text
             audit.record(session, caller.entry("key.create", "key", row.id, name=row.name, scopes=row.scopes))
         response.headers["Location"] = f"/keys/{row.id}"
-        return NewKeyOut(**show(row).model_dump(), key=text)
+        (shown,) = await show_all(session, [row])
+        return NewKeyOut(**shown.model_dump(), key=text)
 
 
 @router.get("/keys/{key_id}", summary="Show a key")
 async def get_key(key_id: UUID, caller: Admin) -> KeyOut:
     """One key."""
     async with caller.transaction() as session:
-        return show(await identity.get_key(session, caller.workspace_id, key_id))
+        return (await show_all(session, [await identity.get_key(session, caller.workspace_id, key_id)]))[0]
 
 
 @router.delete("/keys/{key_id}", status_code=204, summary="Revoke a key")

@@ -11,10 +11,6 @@ router = APIRouter()
 # Path prefix -> what it will be.
 LATER = {
     "/budgets": "budgets",
-    "/email/inbound": "replies by e-mail",
-    "/slack/events": "replies in Slack",
-    "/slack/interactivity": "buttons in Slack",
-    "/unsubscribe": "unsubscribing by link",
     "/usage": "usage reports",
     "/v1": "the OpenAI-compatible API",
     "/workspaces": "further workspaces",

@@ -42,6 +42,8 @@ WRITES = Limit("write", 1_000)
 LOCAL = Limit("local", 50_000, shared=False)
 # Calls without a valid key, by address.
 STRANGERS = Limit("stranger", 100, shared=False)
+# Webhook calls that could not be verified, by address: many senders may stand behind one.
+FORGERS = Limit("forger", 1_000, shared=False)
 
 
 class RateLimits:

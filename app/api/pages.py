@@ -112,9 +112,7 @@ def paged(of: str) -> Any:
 
 def signing_key(request: Request) -> bytes:
     """The key that signs cursors: the same in every API process, and none that anybody outside knows."""
-    settings = engine_of(request).settings
-    secret = settings.parley_secret or settings.parley_encryption_keys
-    return secret.get_secret_value().encode() if secret else settings.dsn().encode()
+    return engine_of(request).settings.signing_key()
 
 
 def _sign(secret: bytes, of: str, position: str) -> bytes:

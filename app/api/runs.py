@@ -64,6 +64,7 @@ class RunOut(BaseModel):
     finished_at: datetime | None
     result: str | None
     output: Any | None
+    unchanged: bool = Field(False, description="The run of a schedule found nothing new; nobody was told.")
     error: ErrorOut | None
     usage: Usage
 
@@ -154,6 +155,7 @@ def shown(run: Run, agent: str, why: Why | None) -> RunOut:
         finished_at=run.finished_at,
         result=run.result,
         output=run.output,
+        unchanged=run.unchanged,
         error=ErrorOut.model_validate(run.error) if run.error and run.state in ("failed", "cancelled") else None,
         usage=Usage.of(run.requests, run.input_tokens, run.output_tokens, None if run.cost_unknown else run.cost_usd),
     )
@@ -181,6 +183,7 @@ def shown_new(task: Task, begun: Begun) -> RunOut:
         finished_at=None,
         result=None,
         output=None,
+        unchanged=False,
         error=None,
         usage=Usage.of(0, 0, 0, Decimal(0)),
     )

@@ -25,6 +25,7 @@ from app.notifications.config import shown as shown_notification
 from app.settings import Settings, is_placeholder
 from app.tasks import NewTask, NewTasks, Saved, Shown, TaskBody, TaskPatch
 from app.tasks.fields import Instant, TaskType
+from app.tasks.query import ShownFire
 
 router = resource("tasks")
 
@@ -40,6 +41,17 @@ class FileOut(BaseModel):
     name: str
     media_type: str
     size: int = Field(description="Bytes.")
+
+
+class DependencyOut(BaseModel):
+    """A task that another one waits for."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    task: UUID
+    title: str
+    on: Literal["success", "any"] = Field(description="Which endings count.")
+    state: TaskState = Field(description="Its latest run's, or idle.")
 
 
 class TaskOut(BaseModel):
@@ -65,13 +77,15 @@ class TaskOut(BaseModel):
     jitter_seconds: int
     auto_pause_after: int | None
     next_fire_at: datetime | None
+    trusted: bool = Field(description="Whether the prompt is in the words of the workspace's own people.")
     trigger_config: dict[str, Any] | None = Field(description="Secrets masked.")
     webhook_url: str | None = Field(description="Where to send calls. A token in it is whole only when it is new.")
+    refused_calls: int = Field(description="Webhook calls that were refused; the last hundred have receipts.")
     notification_config: dict[str, Any] | None = Field(description="Secrets masked.")
     input: Any | None
     context_data: dict[str, Any]
     attachments: list[FileOut] = Field(description="What each of its runs gets.")
-    depends_on: list[Any] = Field(default_factory=list[Any], description="Not offered yet.")
+    depends_on: list[DependencyOut] = Field(default_factory=list[DependencyOut])
     concurrency: dict[str, Any] | None = Field(None, description="How many runs with this key run at once.")
     priority: int
     conversation: Literal["new", "same"]
@@ -105,25 +119,16 @@ class FireOut(BaseModel):
     outcome: Literal["run", "skipped", "missed"]
     reason: str | None
     run_id: UUID | None
-
-
-class ReceiptOut(BaseModel):
-    """One inbound webhook call."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    task_id: UUID
-    received_at: datetime
-    outcome: Literal["run", "duplicate", "filtered", "refused"]
-    reason: str | None
-    run_id: UUID | None
+    unchanged: bool = Field(False, description="Its run found nothing new; nobody was told.")
 
 
 class RotateBody(Body):
-    """How long the secret before stays good."""
+    """The new secret, and how long the one before stays good."""
 
-    overlap_seconds: int = Field(86_400, ge=0, le=30 * 86_400)
+    overlap_seconds: int = Field(86_400, ge=0, le=30 * 86_400, description="How long both are good.")
+    secret: str | None = Field(
+        None, min_length=4, max_length=500, description="The one your sender has chosen; made when left out."
+    )
 
 
 class Rotated(BaseModel):
@@ -187,11 +192,12 @@ def shown(task: Shown, run: RunOut | None, settings: Settings, secret: str | Non
             "conversation_id": run.conversation_id if run else row.conversation_id,
             "state": run.state if run else "idle",
             "next_fire_at": row.next_fire_at if row.enabled else None,
-            "trigger_config": tasks.shown_trigger(trigger) if trigger is not None else None,
+            "trigger_config": tasks.shown_trigger(trigger, secret) if trigger is not None else None,
             "webhook_url": tasks.webhook_url(settings, row.id, trigger, secret) if trigger is not None else None,
             "concurrency": {"key": row.concurrency_key, "limit": row.concurrency_limit}
             if row.concurrency_key
             else None,
+            "depends_on": task.depends_on,
             "notification_config": shown_notification(notification) if notification is not None else None,
             "latest_run": run,
             "result": run.result if run else None,
@@ -324,6 +330,8 @@ async def patch_task(task_id: UUID, changes: TaskPatch, caller: Writes) -> TaskO
     async with caller.database.engine_tx() as connection:
         saved = await tasks.patch(connection, caller.settings, caller.workspace_id, task_id, changes)
         await _note(connection, caller, "task.patch", task_id, fields=sorted(changes.model_fields_set))
+    if "depends_on" in changes.model_fields_set:
+        caller.engine.look_at_dependents(task_id)
     task = await show(caller, task_id, saved.secret)
     task.warnings = warnings_of(changes.notification_config)
     return task
@@ -335,6 +343,7 @@ async def delete_task(task_id: UUID, caller: Writes) -> None:
     async with caller.database.engine_tx() as connection:
         await tasks.delete(connection, caller.workspace_id, task_id)
         await _note(connection, caller, "task.delete", task_id)
+    caller.engine.look_at_dependents(task_id)
 
 
 @router.post("/tasks/{task_id}/execute", status_code=202, summary="Start a task by hand")
@@ -382,26 +391,30 @@ async def list_fires(task_id: UUID, caller: Reads, page: Annotated[PageOf, paged
     """Every due instant with its outcome, newest first; a stretch of missed ones is one row."""
     async with caller.transaction() as session:
         found = await tasks.fires(session, caller.workspace_id, task_id, after=page.after, limit=page.fetch)
-    return page.cut(found, FireOut.model_validate)
+    return page.cut(found, _shown_fire)
 
 
-@router.get("/tasks/{task_id}/receipts", summary="The webhook calls of a task")
-async def list_receipts(task_id: UUID, caller: Reads, page: Annotated[PageOf, paged("receipts")]) -> Page[ReceiptOut]:
-    """Newest first; of refused calls the last hundred."""
-    async with caller.transaction() as session:
-        found = await tasks.receipts(session, caller.workspace_id, task_id, after=page.after, limit=page.fetch)
-    return page.cut(found, ReceiptOut.model_validate)
+def _shown_fire(row: ShownFire) -> FireOut:
+    out = FireOut.model_validate(row.fire)
+    out.unchanged = row.unchanged
+    return out
 
 
 @router.post("/tasks/{task_id}/webhook/rotate", summary="Give a webhook a new secret")
 async def rotate_webhook(task_id: UUID, caller: Writes, key: Idempotent, body: RotateBody | None = None) -> Rotated:
     """The secret is shown this once; the one before stays good for the overlap."""
-    overlap = (body or RotateBody.model_validate({})).overlap_seconds
+    wanted = body or RotateBody.model_validate({})
     async with caller.database.engine_tx() as connection:
         secret = None
         if not await key.claim(connection, caller, "task", task_id):
-            rotate = tasks.rotate
-            secret = await rotate(connection, caller.settings, caller.workspace_id, task_id, overlap_seconds=overlap)
-            await _note(connection, caller, "task.rotate", task_id, overlap_seconds=overlap)
+            secret = await tasks.rotate(
+                connection,
+                caller.settings,
+                caller.workspace_id,
+                task_id,
+                overlap_seconds=wanted.overlap_seconds,
+                secret=wanted.secret,
+            )
+            await _note(connection, caller, "task.rotate", task_id, overlap_seconds=wanted.overlap_seconds)
     task = await show(caller, task_id, secret)
     return Rotated(secret=secret, webhook_url=task.webhook_url or "")

@@ -5,19 +5,23 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import triggers
 from app.api.access import edge_of, engine_of
-from app.api.limits import STRANGERS
+from app.api.limits import FORGERS
 from app.api.strict import is_json, read_json, resource
-from app.errors import BodyTooLarge, Unauthenticated, UnsupportedMediaType, WebhookRefused
+from app.errors import BodyTooLarge, ParleyError, Unauthenticated, UnsupportedMediaType, WebhookRefused
+from app.executor import Engine
 from app.identity import Principal
-from app.triggers import Call
+from app.triggers import Call, Received
 
 router = resource("webhooks")
 
+PATH = "/tasks/webhooks/"
 MAX_BYTES = 1_000_000
+SERVER_ERROR = 500
 NOBODY = UUID(int=0)
 BODY: dict[str, Any] = {
     "requestBody": {
@@ -39,24 +43,28 @@ class ReceivedOut(BaseModel):
 
 
 @router.post(
-    "/tasks/webhooks/{task_id}",
+    PATH + "{task_id}",
     status_code=202,
     summary="Call a task's webhook",
+    response_model=ReceivedOut,
     responses={200: {"model": ReceivedOut, "description": "Nothing new was started: a repeat, or filtered."}},
     openapi_extra=BODY,
 )
-async def call_webhook(task_id: str, request: Request, response: Response) -> ReceivedOut:
-    """Takes any JSON, as its task's `trigger_config` says: a bearer secret, a token in the URL or a header, or unsigned.
+async def call_webhook(task_id: str, request: Request, response: Response) -> ReceivedOut | Response:
+    """Takes any JSON that its task's `trigger_config` lets in: signed, with a secret, or unsigned.
 
-    A delivery id in `webhook-id`, `svix-id`, `X-GitHub-Delivery`, `X-Gitlab-Event-UUID`, `X-Shopify-Webhook-Id`,
-    `X-Delivery-Id`, `X-Event-Id` or `Idempotency-Key` makes a repeat find the same run.
+    The verifiers `standard`, `github`, `stripe` and `slack` know where their senders put the id of a delivery; else it is
+    looked for in `webhook-id`, `svix-id`, `X-GitHub-Delivery`, `X-Gitlab-Event-UUID`, `X-Shopify-Webhook-Id`,
+    `X-Delivery-Id`, `X-Event-Id` or `Idempotency-Key`. A repeat finds the same run.
     """
-    engine, call = engine_of(request), await _read(request)
+    engine, task = engine_of(request), _task_id(task_id)
     try:
-        received = await triggers.receive(engine.database, engine.settings, _task_id(task_id), call)
-    except WebhookRefused:
-        await _count_stranger(request)
+        received = await _receive(engine, task, request)
+    except ParleyError as error:
+        await _refused(request, task, error)
         raise
+    if received.challenge is not None:
+        return JSONResponse({"challenge": received.challenge})
     if received.accepted:
         engine.welcome(received.accepted)
         response.headers["Location"] = f"/runs/{received.run_id}"
@@ -65,19 +73,47 @@ async def call_webhook(task_id: str, request: Request, response: Response) -> Re
     return ReceivedOut.model_validate(received)
 
 
+async def _receive(engine: Engine, task_id: UUID, request: Request) -> Received:
+    """Verify the raw body; only what came from the sender is read as JSON."""
+    call = await _read(request)
+    task = await triggers.admit(engine.database, engine.settings, task_id, call)
+    return await triggers.receive(engine.database, engine.settings, task, call, read_json(call.body))
+
+
 async def _read(request: Request) -> Call:
-    if not is_json(request.headers.get("content-type", "")):
+    headers = {name: ",".join(request.headers.getlist(name)) for name in request.headers}
+    if not is_json(headers.get("content-type", "")):
         raise UnsupportedMediaType
-    body = await request.body()
-    if len(body) > MAX_BYTES:
-        raise BodyTooLarge(f"a webhook's body may have {MAX_BYTES} bytes")
+    if headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
     return Call(
-        headers={name.lower(): value for name, value in request.headers.items()},
-        token=request.query_params.get("token", ""),
-        body=body,
-        payload=read_json(body),
+        headers=headers,
+        token=",".join(request.query_params.getlist("token")),
+        body=await _body(request),
         principal=await _principal(request),
     )
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise BodyTooLarge(f"a webhook's body may have {MAX_BYTES} bytes")
+    return bytes(body)
+
+
+async def _refused(request: Request, task_id: UUID, error: ParleyError) -> None:
+    """Keep a receipt of a call that was refused, and count who makes them."""
+    if error.status >= SERVER_ERROR:
+        return
+    engine = engine_of(request)
+    unverified = isinstance(error, WebhookRefused)
+    reason = "the call could not be verified" if unverified else error.detail
+    await triggers.refuse(engine.database, task_id, reason)
+    if unverified and engine.settings.auth_on:
+        address = request.client.host if request.client else "unknown"
+        await edge_of(request).limits.check(FORGERS, address)
 
 
 async def _principal(request: Request) -> Principal | None:
@@ -97,9 +133,3 @@ def _task_id(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         return NOBODY
-
-
-async def _count_stranger(request: Request) -> None:
-    if engine_of(request).settings.auth_on:
-        address = request.client.host if request.client else "unknown"
-        await edge_of(request).limits.check(STRANGERS, address)

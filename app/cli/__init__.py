@@ -14,6 +14,7 @@ from app.cli import chat, developer, doctor, outbox, processes, runs
 from app.cli.agents import agents
 from app.cli.encryption import encryption
 from app.cli.keys import keys
+from app.cli.notify import notify
 from app.cli.output import fail
 from app.cli.runs import runs as runs_group
 from app.cli.tasks import tasks
@@ -58,6 +59,7 @@ def _make() -> typer.Typer:
     for name, group in (("runs", runs_group), ("tasks", tasks), ("agents", agents), ("tools", tools)):
         root.add_typer(group, name=name, rich_help_panel=WORK)
     root.add_typer(keys, name="keys", rich_help_panel=OPERATION)
+    root.add_typer(notify, name="notify", rich_help_panel=OPERATION)
     root.add_typer(encryption, name="encryption", rich_help_panel=OPERATION)
     root.command(rich_help_panel=OPERATION)(doctor.doctor)
     root.command(rich_help_panel=OPERATION)(outbox.outbox)

@@ -18,6 +18,8 @@ LIST = [
     Column("EXPIRES", "expires_at"),
     Column("LAST USED", "last_used_at"),
     Column("REVOKED", "revoked_at"),
+    Column("EMAIL", "email"),
+    Column("SLACK", "slack_user_id"),
 ]
 
 
@@ -31,9 +33,16 @@ def create_key(
         typer.Option("--scope", help="What it may do, such as tasks:write or admin; repeat it.", show_default=False),
     ],
     days: Annotated[int | None, typer.Option("--days", min=1, help="Days after which it stops working.")] = None,
+    email: Annotated[
+        str | None, typer.Option("--email", help="Whose it is: answers from this address act with it.")
+    ] = None,
+    slack_user: Annotated[
+        str | None, typer.Option("--slack-user", help="Whose it is in Slack, such as U012AB3CD.")
+    ] = None,
 ) -> None:
     """Create a key; it is shown this once."""
     body: dict[str, Any] = {"name": name, "scopes": scopes}
+    body |= {name: value for name, value in (("email", email), ("slack_user_id", slack_user)) if value}
     if days:
         body["expires_at"] = (datetime.now(UTC) + timedelta(days=days)).isoformat()
     made = session.client.post("/keys", body)

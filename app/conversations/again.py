@@ -63,7 +63,9 @@ async def _stops_midway(connection: Connection, conversation_id: UUID, message_s
 
 RUN = """
 select r.id, r.conversation_id, r.number, r.state, r.task_id, r.priority, r.timeout_seconds, r.retry, r.output_schema,
-    r.concurrency_key, r.concurrency_limit,
+    r.concurrency_key, r.concurrency_limit, r.notification,
+    case when r.started_at is null then (select count(*) from task_dependencies d where d.task_id = r.task_id)
+        else 0 end as waits,
     r.pins, r.agent_version, h.run_no, i.body, i.consumed_seq,
     coalesce((select min(m.seq) - 1 from messages m join runs o on o.id = m.run_id
         where m.conversation_id = r.conversation_id and o.conversation_id = r.conversation_id
@@ -128,6 +130,8 @@ async def retry(
         "agent_version",
         "concurrency_key",
         "concurrency_limit",
+        "waits",
+        "notification",
     )
     keep = {name: row[name] for name in columns} | {"retry_of": run_id}
     said = reworded(row["body"], text) if row["body"] and text else row["body"]

@@ -80,6 +80,7 @@ class Accepted:
         events: To publish.
         cancelling: A run whose holder must hear of its cancellation.
         waits: Whether the run waits for a model provider that is not asked now.
+        depends: The run's task, when it waits for other tasks: they may have ended already.
     """
 
     conversation_id: UUID
@@ -89,6 +90,7 @@ class Accepted:
     events: list[StoredEvent]
     cancelling: UUID | None = None
     waits: bool = False
+    depends: UUID | None = None
 
 
 def task_run(task: Row) -> Json:
@@ -103,6 +105,7 @@ def task_run(task: Row) -> Json:
         "agent_version": task["agent_version"],
         "concurrency_key": task["concurrency_key"],
         "concurrency_limit": task["concurrency_limit"],
+        "waits": task["waits"],
     }
 
 
@@ -257,8 +260,9 @@ def _accepted(run: NewRun, inserted: InsertedRun, events: Sequence[StoredEvent],
         conversation_id=run.conversation_id,
         run_id=run.id,
         claim=claim,
-        ready=inserted.ready and not inserted.running and run.run_at is None and not run.shut,
+        ready=inserted.ready and not inserted.running and run.run_at is None and not run.shut and not run.waits,
         waits=bool(run.shut),
         events=[*events, *inserted.events],
         cancelling=cancelling,
+        depends=run.task_id if run.waits else None,
     )

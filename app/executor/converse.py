@@ -1,5 +1,6 @@
 """One turn of an agent: the library's run over the stored history, recorded as it goes."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +22,13 @@ from app.executor.recorder import Checkpoint, Recorder, add
 from app.executor.speech import Speech
 from app.executor.toolbox import Toolbox
 from app.messages import Json, clean_value
+from app.patterns import NO_CHANGE
 from app.runs import RunState, Write
 from app.settle import Outcome
 from app.tools.schema import misfit
+
+# Models like to set a word off: **NO_CHANGE**, `NO_CHANGE`.
+SAYS_NO_CHANGE = re.compile(rf"\W*{NO_CHANGE}\b")
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,19 @@ def completed(cast: Cast, output: Any, messages: Sequence[ModelMessage]) -> Outc
     write = with_usage(cast.recorder, cast.recorder.last_write(messages))
     if isinstance(output, str):
         text = write.messages[0].text if write.messages else output
-        return Outcome(RunState.COMPLETED, result=text, write=write)
+        return Outcome(RunState.COMPLETED, result=text, unchanged=_nothing_new(cast.loaded, text), write=write)
     value = clean_value(output)
-    return Outcome(RunState.COMPLETED, result=dump_json(value), output=value, write=write)
+    unchanged = _nothing_new(cast.loaded, value)
+    return Outcome(RunState.COMPLETED, result=dump_json(value), output=value, unchanged=unchanged, write=write)
+
+
+def _nothing_new(loaded: Loaded, output: str | Json) -> bool:
+    """Whether the run of a schedule says that there is nothing to tell: in its text, or as a field of its output."""
+    if loaded.fire_id is None or loaded.pattern.context != "fire":
+        return False
+    if isinstance(output, str):
+        return SAYS_NO_CHANGE.match(output) is not None
+    return output.get("no_change") is True
 
 
 def with_usage(recorder: Recorder, write: Write) -> Write:

@@ -10,7 +10,7 @@ from uuid import uuid5
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import artifacts, conversations, tasks
+from app import artifacts, conversations, cron, tasks
 from app.artifacts import NewArtifact
 from app.db import Connection, Database, Row
 from app.errors import LeaseLost, ParleyError, ToolError
@@ -26,6 +26,8 @@ from app.models import Run
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
 from app.queue import Bell
+from app.settings import Settings
+from app.settle import announce_steps
 
 ABOUT = """
 select c.title, a.name as agent, r.task_id, r.model, t.notification_config, p.email
@@ -72,6 +74,13 @@ class Effects:
         self._bell.ring()
         return f"Planned: {planned}."
 
+    async def tell_steps(self, settings: Settings, loaded: Loaded, *, after: int = 0) -> None:
+        """Plan the deliveries of what a run did on its way, as far as its task asks for them; again, it changes nothing."""
+        async with self._database.engine_tx() as connection:
+            due = await announce_steps(connection, settings, loaded.run_id, loaded.conversation_id, after=after)
+        if due:
+            self._bell.ring()
+
     async def keep(self, context: CallContext, name: str, media_type: str, content: bytes) -> dict[str, Any]:
         """Store an artifact under an id made of the effect key and its name, and append `artifact.created`.
 
@@ -105,7 +114,7 @@ class Effects:
         return artifact.shown
 
     async def schedule(self, context: CallContext, prompt: str, expression: str, timezone: str) -> str:
-        """Store a scheduled task under an id made of the effect key.
+        """Store a scheduled task under an id made of the effect key; what a stranger may have asked for stays untrusted.
 
         Raises:
             LeaseLost: when the claim does not hold any more.
@@ -130,8 +139,10 @@ class Effects:
                 body,
                 principal_id=loaded.principal_id,
                 task_id=context.effect_key,
+                trusted=loaded.trusted,
             )
-        return f"Stored task {created.id}; it is first due {created.next_fire_at:%Y-%m-%d %H:%M} UTC."
+        words = cron.describe(expression, timezone)
+        return f"Stored task {created.id}: {words}; it is first due {created.next_fire_at:%Y-%m-%d %H:%M} UTC."
 
     def documents(self, context: CallContext) -> Library:
         """The documents of the run's workspace; what a run adds is as trusted as its conversation."""
@@ -200,18 +211,17 @@ def _config(about: Row, channel: str | None, *, default_slack: bool) -> Notifica
         ToolError: when there is nobody to tell.
     """
     stored: Mapping[str, Any] | None = about["notification_config"]
-    task = NotificationConfig.from_stored(stored)
-    addresses = task.email_address if task and task.email_address else about["email"]
-    slack = bool(default_slack or (task and task.slack_webhook_url))
-    channels = [*(["email"] if addresses else []), *(["slack"] if slack else [])]
+    task = NotificationConfig.from_stored(stored) or NotificationConfig.model_validate({})
+    addresses = task.email_address or about["email"]
+    reached = {
+        "email": addresses,
+        "slack": default_slack or task.slack_webhook_url or task.slack_channel,
+        "webhook": task.callback_url,
+    }
+    channels = [name for name in {*task.channels, *reached} if reached.get(name, True)]
     if channel is not None:
         channels = [name for name in channels if name == channel]
     if not channels:
         raise ToolError("there is nobody to notify: the task names no address and the server has no default")
-    values = {
-        "channels": channels,
-        "email_address": addresses,
-        "slack_webhook_url": task.slack_webhook_url if task else None,
-        "on": ["progress"],
-    }
-    return NotificationConfig.model_validate(values)
+    values = {"channels": sorted(channels), "email_address": addresses, "on": ["progress"]}
+    return NotificationConfig.model_validate(task.model_dump(exclude_none=True) | values)

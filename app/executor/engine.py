@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -40,9 +40,10 @@ from app.runs import (
     still_overdue,
     wish_cancel,
 )
+from app.runs.depend import decided
 from app.settings import Settings, process_name
 from app.settle import Outcome, Settled, Settlement, Settlements, cancelled, failed, settle
-from app.tasks import NewTasks
+from app.tasks import NewTasks, dependencies
 from app.tools import mcp_servers, sources
 from app.tools.mcp_sessions import Server, Sessions
 
@@ -138,6 +139,8 @@ class Engine:
     def welcome(self, accepted: Accepted) -> None:
         """Do what an accepted message asks for, after its commit: tell, execute here, or ring."""
         self.bus.publish(accepted.events)
+        if accepted.depends:
+            self.look_at_dependents(accepted.depends)
         if accepted.cancelling:
             self.bus.control({"cancel": str(accepted.cancelling)})
         if accepted.claim:
@@ -205,6 +208,24 @@ class Engine:
         self.bus.publish(settled.events)
         if settled.work_is_due:
             self._ring()
+        if settled.dependents_of:
+            self.look_at_dependents(settled.dependents_of)
+
+    def look_at_dependents(self, task_id: UUID) -> None:
+        """Let runs go on that waited for a task, or are its own, beside what is done here; the sweep finds the rest."""
+        self._note(self._resolve_all(task_id))
+
+    async def _resolve_all(self, task_id: UUID) -> None:
+        with contextlib.suppress(DatabaseUnavailable):
+            for run in await decided(self.database, task_id):
+                await self.resolve(run)
+
+    async def resolve(self, run: Row) -> None:
+        """Queue a run whose tasks have ended, or fail it."""
+        async with self.database.engine_tx("depend") as connection:
+            settled = await dependencies.resolve(connection, self.settings, run)
+        if settled:
+            self.tell(settled)
 
     async def hand_on(self, conversation_id: UUID) -> None:
         """Make the lowest open run of a conversation ready, when none is."""
@@ -268,7 +289,11 @@ class Engine:
 
     def _on_source_changed(self, server: Server) -> None:
         """An MCP server has other tools now: have its list read before its time."""
-        note = asyncio.create_task(sources.soon(self.database, server))
+        self._note(sources.soon(self.database, server))
+
+    def _note(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside everything else; closing waits for it."""
+        note = asyncio.create_task(work)
         self._notes.add(note)
         note.add_done_callback(self._notes.discard)
 

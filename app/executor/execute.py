@@ -126,6 +126,8 @@ async def _work(engine: "Engine", execution: Execution) -> Outcome:
     if loaded.cancel_requested:
         execution.why = Stop.CANCEL
         raise asyncio.CancelledError
+    if loaded.told_of & {"started", "recovered"}:
+        await engine.effects.tell_steps(engine.settings, loaded)
     execution.cast = cast = await _cast(engine, loaded)
     cast.recorder.aside = execution.aside
     return await _within_time(cast)
@@ -137,8 +139,13 @@ async def _cast(engine: "Engine", loaded: Loaded) -> Cast:
     files = Files(engine.database, loaded.workspace_id, model)
     loaded = await files.with_contents(loaded)
     tools = tools_of(engine.settings, loaded)
-    recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name, files)
     effects = engine.effects
+
+    async def tell_progress(after: int) -> None:
+        await effects.tell_steps(engine.settings, loaded, after=after)
+
+    told = tell_progress if "progress" in loaded.told_of else None
+    recorder = Recorder(engine.checkpoints, engine.bus, loaded, tools, name, files, told)
     doors = Doors(
         engine.settings,
         engine.egress.of(loaded.workspace_id),

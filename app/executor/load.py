@@ -23,11 +23,12 @@ LOAD = """
 select r.id, r.conversation_id, r.workspace_id, r.fence, r.write_no, r.attempt, r.retry, r.timeout_seconds,
     r.ran_seconds, r.deadline_at, extract(epoch from r.deadline_at - now())::float as deadline_seconds,
     r.output_schema, r.pins, r.requests, r.input_tokens, r.output_tokens, r.cost_usd, r.principal_id, r.task_id,
-    r.agent_version, r.number, r.cancel_requested_at,
+    r.fire_id, r.agent_version, r.number, r.cancel_requested_at,
     c.pattern_type, c.trusted, c.context_data, c."user", c.title, c.origin,
     c.task_id as conversation_task_id, c.agent_id, a.name as agent,
     a.deleted_at <= r.started_at as agent_gone, v.spec, h.message_seq,
     (select t.input from tasks t where t.id = r.task_id) as task_input,
+    (select t.notification_config->'on' from tasks t where t.id = r.task_id) as told_of,
     (select count(*) from tool_calls t where t.run_id = r.id) as tool_calls,
     (select coalesce(json_agg(json_build_object('seq', m.seq, 'run_id', m.run_id, 'body', m.body) order by m.seq), '[]')
      from messages m where m.conversation_id = r.conversation_id) as messages,
@@ -55,7 +56,11 @@ where r.id = any($1::uuid[]) and r.state = 'running'
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run with its conversation, agent version, history and ledger."""
+    """A run with its conversation, agent version, history and ledger.
+
+    Attributes:
+        told_of: The events that its task's notification_config names.
+    """
 
     run_id: UUID
     conversation_id: UUID
@@ -63,6 +68,7 @@ class Loaded:
     principal_id: UUID | None
     task_id: UUID | None
     conversation_task_id: UUID | None
+    fire_id: UUID | None
     fence: int
     write_no: int
     attempt: int
@@ -87,6 +93,7 @@ class Loaded:
     calls: list[Json]
     decisions: list[Json]
     registered_tools: list[Json]
+    told_of: frozenset[str]
     cancel_requested: bool
 
     @property
@@ -147,6 +154,7 @@ def loaded(row: Row) -> Loaded:
         principal_id=row["principal_id"],
         task_id=row["task_id"],
         conversation_task_id=row["conversation_task_id"],
+        fire_id=row["fire_id"],
         fence=row["fence"],
         write_no=row["write_no"],
         attempt=row["attempt"],
@@ -171,6 +179,7 @@ def loaded(row: Row) -> Loaded:
         calls=row["calls"],
         decisions=row["decisions"],
         registered_tools=in_reach(row["registered_tools"]),
+        told_of=frozenset(row["told_of"] or ()),
         cancel_requested=row["cancel_requested_at"] is not None,
     )
 

@@ -5,7 +5,7 @@ tells it about tool calls. Every write is fenced by the claim and published afte
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
@@ -43,7 +43,14 @@ class Recorder:
     """Writes one claimed run."""
 
     def __init__(
-        self, checkpoints: Checkpoints, bus: Bus, loaded: Loaded, tools: dict[str, Tool], model: str, files: Files
+        self,
+        checkpoints: Checkpoints,
+        bus: Bus,
+        loaded: Loaded,
+        tools: dict[str, Tool],
+        model: str,
+        files: Files,
+        on_progress: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         """Begin where the loaded rows end.
 
@@ -54,6 +61,7 @@ class Recorder:
             tools: By name; what a call's row says about risk and repetition.
             model: The run's model, for its row.
             files: What its model sees of files that messages name.
+            on_progress: Told, when people want to hear of it, after which event's number there is progress.
         """
         self._checkpoints = checkpoints
         self._bus = bus
@@ -61,6 +69,7 @@ class Recorder:
         self._ledger = Ledger(loaded, tools)
         self._model: str | None = model
         self._files = files
+        self._on_progress = on_progress
         # By content, so that another tool which gets the name meanwhile is not taken for it.
         pinned = {each["name"]: each["sha256"] for each in loaded.registered_tools}
         self._pins: Json | None = {"tools": pinned} if pinned and loaded.pins is None else None
@@ -110,6 +119,8 @@ class Recorder:
             self.used = add(self.used, write.usage)
             self.message_seq = written.message_seq + len(write.messages)
         self._publish(write, written)
+        if self._on_progress and any(event.type is EventType.RUN_PROGRESS for event in write.events):
+            await self._on_progress(written.event_seq or 0)
         return written
 
     def _publish(self, write: Write, written: Written) -> None:

@@ -79,11 +79,11 @@ def _never(loaded: Loaded, tool: Tool) -> bool:
 def rule_of(loaded: Loaded, tool: Tool, arguments: dict[str, Any]) -> ApprovalRule:
     """What holds for a call: the stricter of the tool's own rule and the agent's.
 
-    Where the agent says nothing of the call, what its conversation's origin asks for stands in the agent's place.
+    Where the agent says nothing of the call, what the tool and its conversation's origin ask for stand in the agent's place.
     """
     own = first_rule(tool.approval, loaded.occasion, arguments)
     agents = first_rule(rules_of(loaded.spec.approval.get(tool.name)), loaded.occasion, arguments)
-    usual = AUTO if loaded.trusted or tool.risk in UNTRUSTED_RISKS else ASK
+    usual = AUTO if not tool.asks and (loaded.trusted or tool.risk in UNTRUSTED_RISKS) else ASK
     return stricter(agents or usual, own or AUTO)
 
 
@@ -309,6 +309,8 @@ class Toolbox:
         """Tell the model of arguments that do not fit."""
         try:
             fitting(tool.parameters, arguments)
+            if tool.check:
+                tool.check(arguments)
         except InvalidArguments as error:
             said = clean_text(error.detail, 2000)
             record = replace(call.record, state="failed", error=said, result={"retry": True})

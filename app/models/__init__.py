@@ -1,11 +1,12 @@
 """Rows, indexes and constraints, one file per noun; no behaviour."""
 
 from app.models.agent import Agent, AgentVersion, RegisteredTool, ToolSource, ToolVersion
+from app.models.answer import Answer
 from app.models.artifact import Artifact
 from app.models.breaker import Breaker
 from app.models.conversation import Conversation, Event, Head, Input, Message
 from app.models.credential import Canary, Credential
-from app.models.delivery import Delivery
+from app.models.delivery import Delivery, Mute, ReplyAddress, SlackMessage, SlackThread
 from app.models.document import Chunk, Document
 from app.models.identity import ApiKey, AuditEntry, Idempotency, Principal, WorkerProcess, Workspace
 from app.models.memory import Memory
@@ -16,6 +17,7 @@ from app.models.task import Fire, Receipt, Task, TaskDependency
 __all__ = [
     "Agent",
     "AgentVersion",
+    "Answer",
     "ApiKey",
     "Approval",
     "Artifact",
@@ -36,10 +38,14 @@ __all__ = [
     "Input",
     "Memory",
     "Message",
+    "Mute",
     "Principal",
     "Receipt",
     "RegisteredTool",
+    "ReplyAddress",
     "Run",
+    "SlackMessage",
+    "SlackThread",
     "Task",
     "TaskDependency",
     "ToolCall",

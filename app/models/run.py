@@ -59,6 +59,7 @@ class Run(Owned, Base):
             "concurrency_key",
             postgresql_where=text("state = 'running' and concurrency_key is not null"),
         ),
+        Index("ix_runs_depending", "task_id", postgresql_where=text("state = 'waiting' and started_at is null")),
         Index("ix_runs_breakers", "run_at", postgresql_where=text("breakers is not null and state = 'queued'")),
         Index(None, "task_id", "id", postgresql_where=text("task_id is not null")),
         Index("ix_runs_live", "workspace_id", "id", postgresql_where=text(LIVE)),
@@ -106,6 +107,7 @@ class Run(Owned, Base):
     output_schema: Mapped[dict[str, Any] | None]
     result: Mapped[str | None]
     output: Mapped[Any | None]
+    unchanged: Mapped[bool] = mapped_column(server_default=text("false"))
     error: Mapped[dict[str, Any] | None]
     requests: Mapped[int] = mapped_column(server_default=text("0"))
     input_tokens: Mapped[int] = mapped_column(server_default=text("0"))

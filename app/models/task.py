@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.table import Base, Owned, points_at, unique_in_workspace
@@ -46,6 +46,7 @@ class Task(Owned, Base):
     next_fire_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(server_default=text("1"))
     consecutive_failures: Mapped[int] = mapped_column(server_default=text("0"))
+    trusted: Mapped[bool] = mapped_column(server_default=text("true"))
     trigger_config: Mapped[dict[str, Any] | None]
     notification_config: Mapped[dict[str, Any] | None]
     input: Mapped[Any | None]
@@ -61,6 +62,7 @@ class Task(Owned, Base):
     queue_timeout_seconds: Mapped[float | None]
     deadline: Mapped[datetime | None]
     budget: Mapped[dict[str, Any] | None]
+    refused_calls: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
     created_by: Mapped[UUID | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
@@ -74,6 +76,7 @@ class TaskDependency(Base):
         points_at("tasks", "task_id", ondelete="CASCADE"),
         points_at("tasks", "depends_on_id", ondelete="CASCADE"),
         CheckConstraint("on_outcome in ('success', 'any')", name="on_outcome"),
+        Index(None, "depends_on_id"),
     )
 
     task_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -102,6 +105,7 @@ class Fire(Owned, Base):
     outcome: Mapped[str]
     reason: Mapped[str | None]
     run_id: Mapped[UUID | None]
+    told_run_id: Mapped[UUID | None]
     conversation_id: Mapped[UUID | None]
 
 
@@ -121,6 +125,8 @@ class Receipt(Owned, Base):
             postgresql_where=text("receipt_key is not null and outcome in ('run', 'filtered')"),
         ),
         Index(None, "task_id", "id"),
+        Index("ix_receipts_starts", "task_id", "starts_at", postgresql_where=text("starts_at is not null")),
+        Index("ix_receipts_refused", "task_id", "id", postgresql_where=text("outcome = 'refused'")),
     )
 
     task_id: Mapped[UUID]
@@ -130,4 +136,6 @@ class Receipt(Owned, Base):
     reason: Mapped[str | None]
     run_id: Mapped[UUID | None]
     conversation_id: Mapped[UUID | None]
+    starts_at: Mapped[datetime | None]
+    replay_of: Mapped[UUID | None]
     body: Mapped[Any | None]

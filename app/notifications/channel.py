@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from app.credentials import Box
+from app.db import Database
 from app.egress import Egress
 from app.notifications.config import NotificationConfig
 from app.notifications.files import File, Files
@@ -20,6 +21,7 @@ class Means:
     settings: Settings
     egress: Egress
     box: Box
+    database: Database
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,13 @@ class Address:
 
 @dataclass(frozen=True)
 class Envelope:
-    """One notice on its way to one address."""
+    """One notice on its way to one address.
+
+    Attributes:
+        reply_to: The mail address an answer goes to.
+        unsubscribe_url: Where this address says that it wants no more of these.
+        decision_urls: The pages where it decides the notice's questions, in their order.
+    """
 
     delivery_id: UUID
     address: str
@@ -41,6 +49,9 @@ class Envelope:
     # The task's stored config: a channel takes its sealed address from here when it sends.
     config: Mapping[str, Any] | None = field(default=None, repr=False)
     files: Files | None = None
+    reply_to: str | None = None
+    unsubscribe_url: str | None = None
+    decision_urls: tuple[str, ...] = ()
 
     @property
     def linked(self) -> tuple[File, ...]:

@@ -17,12 +17,19 @@ import structlog
 from app import failpoints
 from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
+from app.events import StoredEvent
 from app.models import new_id
+from app.notifications import alerts
 from app.notifications.channel import Channel, Envelope, Means, SendResult
+from app.notifications.decision_links import decision_url
 from app.notifications.files import Files
+from app.notifications.mutes import unsubscribe_url
 from app.notifications.notice import Notice
-from app.notifications.plan import PlannedDelivery
+from app.notifications.plan import PlannedDelivery, message_id
 from app.notifications.registry import CHANNELS
+from app.notifications.replies import reply_address
+from app.notifications.rules import Judged, judge, needs_judging, silence
+from app.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -36,23 +43,27 @@ SEND_SECONDS, LEASE_SECONDS = 45.0, 75.0
 
 INSERT = """
 insert into deliveries (id, workspace_id, conversation_id, event_seq, event, run_id, task_id, channel, address,
-    state, reason, message_id, dedup_key, payload)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    state, reason, message_id, dedup_key, fingerprint, payload)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 on conflict do nothing
 """
 # One sender per delivery: the lock, the lease and the raised fence are taken in one statement.
 CLAIM = """
 with due as (
     select id from deliveries
-    where (state = 'pending' and next_attempt_at <= now()) or (state = 'sending' and lease_until < now())
+    where ((state = 'pending' and next_attempt_at <= now()) or (state = 'sending' and lease_until < now()))
+        and (event like 'alert.%' or not $3)
     order by next_attempt_at limit $1 for no key update skip locked
 )
 update deliveries d
 set state = 'sending', fence = d.fence + 1, attempts = d.attempts + 1, lease_until = now() + make_interval(secs => $2)
 from due where d.id = due.id
 returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event, d.channel, d.address, d.message_id,
-    d.payload, d.fence, d.attempts, d.last_error,
-    (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config
+    d.payload, d.fence, d.attempts, d.last_error, d.fingerprint, d.admitted_at, d.held, d.resend_of,
+    (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config,
+    (select w.notification_rules from workspaces w where w.id = d.workspace_id) as workspace_rules,
+    exists (select from mutes m where m.workspace_id = d.workspace_id and m.channel = d.channel
+        and m.address = lower(d.address) and (m.task_id = d.task_id or m.conversation_id = d.conversation_id)) as muted
 """
 # Only the holder of the last fence says how it went.
 SENT = """
@@ -67,6 +78,15 @@ where id = $1 and fence = $2 and state = 'sending'
 """
 DEAD = """
 update deliveries set state = 'dead', last_error = $3, lease_until = null, next_attempt_at = null
+where id = $1 and fence = $2 and state = 'sending'
+"""
+SUPPRESSED = """
+update deliveries set state = 'suppressed', reason = $3, lease_until = null, next_attempt_at = null, attempts = attempts - 1
+where id = $1 and fence = $2 and state = 'sending'
+"""
+HELD = """
+update deliveries set state = 'pending', held = true, lease_until = null, attempts = attempts - 1,
+    next_attempt_at = now() + make_interval(secs => $3)
 where id = $1 and fence = $2 and state = 'sending'
 """
 
@@ -86,11 +106,36 @@ class Claimed:
         """Take a claimed row; what it is about is read when it is sent, so that a bad one spoils no batch."""
         return cls(row["id"], row["channel"], row["fence"], row["attempts"], row)
 
-    async def envelope(self, database: Database) -> Envelope:
-        """What the channel is handed, with the files there are by now."""
+    async def envelope(self, database: Database, settings: Settings) -> Envelope:
+        """What the channel is handed, with the files there are by now, and the links for its receiver."""
         row, notice = self.row, Notice.of_row(self.row)
         files = await Files.of(database, notice)
-        return Envelope(row["id"], row["address"], row["message_id"], notice, row["config"], files)
+        reply_to = await self._reply_to(database, settings, notice) if self.channel == "email" else None
+        can_mute = notice.task_id is not None or notice.conversation_id is not None
+        link = unsubscribe_url(settings, self.id) if can_mute else None
+        links = self._decision_urls(settings, notice) if self.channel == "email" else ()
+        return Envelope(
+            row["id"], row["address"], row["message_id"], notice, row["config"], files, reply_to, link, links
+        )
+
+    async def _reply_to(self, database: Database, settings: Settings, notice: Notice) -> str | None:
+        # Whose answer was refused gets no address to answer to: it would be theirs.
+        if notice.conversation_id is None or notice.rule is None:
+            return None
+        return await reply_address(
+            database,
+            settings,
+            workspace_id=notice.workspace_id,
+            conversation_id=notice.conversation_id,
+            recipient=self.row["address"],
+        )
+
+    def _decision_urls(self, settings: Settings, notice: Notice) -> tuple[str, ...]:
+        workspace_id, address = notice.workspace_id, self.row["address"]
+        return tuple(
+            decision_url(settings, workspace_id=workspace_id, approval_id=UUID(each["id"]), address=address)
+            for each in notice.asked
+        )
 
 
 async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDelivery]) -> None:
@@ -99,9 +144,35 @@ async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDeli
         await conn.execute(INSERT, new_id(), *_columns(notice, delivery))
 
 
-async def claim(conn: Connection, limit: int) -> list[Claimed]:
+# Where the questions of a run were asked in a way that can be changed.
+ASKED = """
+select distinct on (t.address) t.address, m.payload from slack_messages m join slack_threads t on t.id = m.thread_id
+where m.workspace_id = $1 and m.run_id = $2 and m.event = 'run.waiting' order by t.address, m.id desc
+"""
+UPDATE_EVENT = "approval.decided"
+
+
+async def plan_updates(conn: Connection, workspace_id: UUID, event: StoredEvent) -> bool:
+    """Let the messages that ask a run's questions show what became of them; whether there are any.
+
+    Needs the transaction that decides, withdraws or expires one; `event` says so in the log.
+    """
+    rows = await conn.fetch(ASKED, workspace_id, event.run_id)
+    for row in rows:
+        ids = {"conversation_id": event.conversation_id, "run_id": event.run_id, "task_id": None}
+        asked = Notice.of_row({"event": UPDATE_EVENT, "workspace_id": workspace_id, "payload": row["payload"], **ids})
+        key = f"update:{event.run_id}:{event.seq}:{row['address']}"
+        own_id = message_id(key, asked.base_url)
+        update = PlannedDelivery(
+            "slack", row["address"], UPDATE_EVENT, None, "pending", None, own_id, key, asked.fingerprint, row["payload"]
+        )
+        await insert(conn, asked, [update])
+    return bool(rows)
+
+
+async def claim(conn: Connection, limit: int, *, alerts_only: bool = False) -> list[Claimed]:
     """Take up to `limit` due deliveries, those of dead senders among them."""
-    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, limit, LEASE_SECONDS)]
+    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, limit, LEASE_SECONDS, alerts_only)]
 
 
 def retry_delay(attempts: int, retry_after: float | None = None) -> float:
@@ -116,17 +187,22 @@ class Sender:
     def __init__(self, database: Database, means: Means) -> None:
         """Send by every registered channel."""
         self._database = database
+        self._settings = means.settings
         self._channels: dict[str, Channel] = {name: kind(means) for name, kind in CHANNELS.items()}
 
-    async def send_due(self, limit: int = 20) -> int:
+    async def send_due(self, limit: int = 20, *, alerts_only: bool = False) -> int:
         """Claim and send one batch; answers how many were claimed, so that a caller goes on while there are any.
+
+        Args:
+            limit: At most so many.
+            alerts_only: Leave all else to the workers.
 
         Raises:
             DatabaseUnavailable: when PostgreSQL is away; what was sent meanwhile is sent again later.
         """
         async with self._database.connection() as conn:
             failpoints.before("take delivery")
-            claimed = await claim(conn, limit)
+            claimed = await claim(conn, limit, alerts_only=alerts_only)
         if claimed:
             failpoints.after("take delivery")
         done = await asyncio.gather(*map(self._deliver, claimed), return_exceptions=True)
@@ -137,6 +213,8 @@ class Sender:
 
     async def _deliver(self, claimed: Claimed) -> None:
         try:
+            if not await self._admitted(claimed):
+                return
             result = await self._send(claimed)
         except ParleyError as error:
             await self._failed(claimed, error)
@@ -146,6 +224,20 @@ class Sender:
         else:
             await self._mark(SENT, claimed, result.detail)
             log.info("delivery.sent", delivery_id=str(claimed.id), channel=claimed.channel)
+
+    async def _admitted(self, claimed: Claimed) -> bool:
+        """Whether the rules let it be sent now; else it is suppressed, or held for a digest."""
+        reason = silence(claimed.row)
+        if reason is None and needs_judging(claimed.row):
+            verdict = await judge(self._database, Judged.of_row(claimed.row))
+            reason = verdict.reason
+            if verdict.hold_seconds is not None:
+                await self._mark(HELD, claimed, verdict.hold_seconds)
+            if reason is None and not verdict.told:
+                return False
+        if reason is not None:
+            await self._mark(SUPPRESSED, claimed, reason)
+        return reason is None
 
     async def _send(self, claimed: Claimed) -> SendResult:
         # An attempt that came to an end of any kind has left its error.
@@ -157,7 +249,7 @@ class Sender:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 failpoints.before("send")
-                result = await channel.send(await claimed.envelope(self._database))
+                result = await channel.send(await claimed.envelope(self._database, self._settings))
                 failpoints.after("send")
                 return result
         except TimeoutError as error:
@@ -169,8 +261,18 @@ class Sender:
         log.warning("delivery.failed", delivery_id=str(claimed.id), final=final, error=said)
         if final:
             await self._mark(DEAD, claimed, said)
+            await self._alert(claimed, said)
         else:
             await self._mark(AGAIN, claimed, said, retry_delay(claimed.attempts, error.retry_after))
+
+    async def _alert(self, claimed: Claimed, said: str) -> None:
+        """Let whoever runs the server know by another channel; that this fails must not touch what was marked."""
+        if not alerts.addresses(self._settings):
+            return
+        async with self._database.engine_tx() as connection:
+            hour: str = await connection.fetchval(alerts.HOUR)
+            dead = alerts.delivery_dead(claimed.channel, claimed.row["address"], said, hour)
+            await alerts.tell(connection, self._settings, [dead])
 
     async def _mark(self, statement: str, claimed: Claimed, *values: Any) -> None:
         async with self._database.connection("mark") as conn:
@@ -193,5 +295,6 @@ def _columns(notice: Notice, delivery: PlannedDelivery) -> tuple[Any, ...]:
         delivery.reason,
         delivery.message_id,
         delivery.dedup_key,
+        delivery.fingerprint,
         delivery.payload,
     )

@@ -18,12 +18,14 @@ import aiosmtplib
 from app.errors import DeliveryFailed, DeliveryRefused
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig
+from app.notifications.notice import Notice
 from app.notifications.render import render_mail
 from app.notifications.text import one_line
 from app.settings import Settings, is_loopback
 
 TIMEOUT_SECONDS = 20.0
 TLS_PORT, SUBMISSION_PORT = 465, 587
+MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,400}>")
 
 
 class EmailChannel:
@@ -57,7 +59,13 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
         DeliveryRefused: when an address can't be put in a header.
     """
     notice = envelope.notice
-    mail = render_mail(notice, envelope.linked)
+    mail = render_mail(
+        notice,
+        envelope.linked,
+        mute_url=envelope.unsubscribe_url,
+        by_mail=envelope.reply_to is not None,
+        decision_urls=envelope.decision_urls,
+    )
     thread = thread_id(notice.conversation_id, envelope.message_id)
     message = EmailMessage(policy=SMTP)
     try:
@@ -66,14 +74,21 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
         message["Subject"] = mail.subject
         message["Date"] = format_datetime(datetime.now(UTC))
         message["Message-ID"] = envelope.message_id
-        message["In-Reply-To"] = thread
-        message["References"] = thread
-        message["Auto-Submitted"] = "auto-generated"
+        if notice.conversation_id is not None:
+            message["In-Reply-To"] = _answered(notice) or thread
+            message["References"] = " ".join(filter(None, (thread, _answered(notice))))
+        if envelope.reply_to:
+            message["Reply-To"] = envelope.reply_to
+        if envelope.unsubscribe_url:
+            message["List-Unsubscribe"] = f"<{envelope.unsubscribe_url}>"
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        message["Auto-Submitted"] = "auto-replied" if notice.thread else "auto-generated"
         message["X-Auto-Response-Suppress"] = "All"
         message["Precedence"] = "bulk"
         message["X-Parley-Event"] = notice.event
-        message["X-Parley-Conversation"] = str(notice.conversation_id)
-        message["X-Parley-Run"] = str(notice.run_id)
+        if notice.conversation_id is not None:
+            message["X-Parley-Conversation"] = str(notice.conversation_id)
+            message["X-Parley-Run"] = str(notice.run_id)
     except ValueError as error:
         raise DeliveryRefused(f"the mail can't be addressed: {one_line(str(error), 200)}") from error
     message.set_content(mail.text, cte="quoted-printable")
@@ -86,13 +101,19 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
     return message
 
 
+def _answered(notice: Notice) -> str | None:
+    """The Message-ID of the mail that this answers, if it answers one and it is fit for a header."""
+    said = str((notice.thread or {}).get("in_reply_to") or "")
+    return said if MESSAGE_ID.fullmatch(said) else None
+
+
 def _mail_type(media_type: str) -> tuple[str, str]:
     """The two parts of a type; one that would be read as a part of the mail itself is plain bytes."""
     kind, _, subtype = media_type.partition("/")
     return ("application", "octet-stream") if kind in ("message", "multipart") else (kind, subtype)
 
 
-def thread_id(conversation_id: UUID, message_id: str) -> str:
+def thread_id(conversation_id: UUID | None, message_id: str) -> str:
     """The Message-ID that all mails of a conversation answer to; the mail itself is never sent."""
     return f"<{conversation_id}@{message_id.strip('<>').rpartition('@')[2]}>"
 

@@ -1,8 +1,10 @@
 """A notice: what happened, with everything a message about it needs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Self
 from uuid import UUID
 
@@ -21,19 +23,29 @@ RULES: dict[str, EventName] = {
 }
 # How a run ended, or that it needs somebody: what a config leaves out here is recorded as suppressed.
 OUTCOMES: frozenset[EventName] = frozenset({"waiting", "completed", "failed", "cancelled"})
+NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+", re.ASCII)
 # The conversation keeps the whole text; a message needs no more than this.
 MAX_TEXT, MAX_TITLE, MAX_ERROR = 20_000, 300, 2_000
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One event of a run, as it is told to people."""
+    """What is told to people: one event of a run, or - without a conversation - a digest or an alert.
+
+    Attributes:
+        quiet: Why nobody is to be told of this one.
+        recovered: A task's first success after failures.
+        digest: What a digest tells of: `event, title, text, url, at` of each.
+        asked: The questions of a run that waits: `id, kind, tool` of each.
+        thread: What somebody wrote that this answers: `in_reply_to`, a mail's Message-ID or a Slack message's number, and a
+            mail's `subject`. It is sent whatever the rules say.
+    """
 
     event: str
     workspace_id: UUID
-    conversation_id: UUID
-    run_id: UUID
-    event_seq: int
+    conversation_id: UUID | None
+    run_id: UUID | None
+    event_seq: int | None
     title: str
     base_url: str
     task_id: UUID | None = None
@@ -43,6 +55,10 @@ class Notice:
     model: str = ""
     finished_at: datetime | None = None
     quiet: str | None = None
+    recovered: bool = False
+    digest: tuple[dict[str, Any], ...] = ()
+    asked: tuple[dict[str, Any], ...] = ()
+    thread: dict[str, Any] | None = None
 
     @property
     def rule(self) -> EventName | None:
@@ -57,22 +73,36 @@ class Notice:
     @property
     def read_url(self) -> str:
         """Where a browser shows the whole conversation."""
-        return f"{self.base_url.rstrip('/')}/conversations/{self.conversation_id}/export?format=markdown"
+        if self.conversation_id is None:
+            return self.api_url
+        return f"{self._base}/conversations/{self.conversation_id}/export?format=markdown"
 
     @property
-    def answer_url(self) -> str:
+    def answer_url(self) -> str | None:
         """Where a message goes on with the conversation."""
-        return f"{self.base_url.rstrip('/')}/conversations/{self.conversation_id}/messages"
+        return f"{self._base}/conversations/{self.conversation_id}/messages" if self.conversation_id else None
 
     @property
     def api_url(self) -> str:
-        """The run in the API."""
-        return f"{self.base_url.rstrip('/')}/runs/{self.run_id}"
+        """The run in the API, else its task or the list of what was sent."""
+        if self.run_id:
+            return f"{self._base}/runs/{self.run_id}"
+        return f"{self._base}/tasks/{self.task_id}" if self.task_id else f"{self._base}/deliveries"
 
     @property
     def mute_url(self) -> str | None:
         """Where the task is disabled, if a task is behind this."""
-        return f"{self.base_url.rstrip('/')}/tasks/{self.task_id}/disable" if self.task_id else None
+        return f"{self._base}/tasks/{self.task_id}/disable" if self.task_id else None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two notices that say the same: numbers and ids in an error don't count."""
+        said = NUMBERS.sub("#", self.error) if self.error else self.text
+        return sha256("\n".join((self.rule or self.event, " ".join(said.split()))).encode()).hexdigest()[:32]
+
+    @property
+    def _base(self) -> str:
+        return self.base_url.rstrip("/")
 
     def payload(self) -> dict[str, Any]:
         """The notice as a delivery row keeps it: size-capped, plain JSON."""
@@ -85,6 +115,10 @@ class Notice:
             "agent": self.agent,
             "model": self.model,
             "finished_at": self.finished_at.isoformat() if self.finished_at else None,
+            "recovered": self.recovered,
+            "digest": list(self.digest),
+            "asked": list(self.asked),
+            "thread": self.thread,
         }
 
     @classmethod
@@ -95,4 +129,5 @@ class Notice:
         kept = {name: value for name, value in row["payload"].items() if name in known}
         ids = {name: row[name] for name in ("event", "workspace_id", "conversation_id", "run_id", "task_id")}
         at = kept.pop("finished_at", None)
+        kept |= {name: tuple(kept.get(name) or ()) for name in ("digest", "asked")}
         return cls(**kept, **ids, finished_at=datetime.fromisoformat(at) if at else None)

@@ -22,11 +22,12 @@ class PlannedDelivery:
     channel: str
     address: str
     event: str
-    event_seq: int
+    event_seq: int | None
     state: Literal["pending", "suppressed"]
     reason: str | None
     message_id: str
     dedup_key: str
+    fingerprint: str
     payload: dict[str, Any]
 
 
@@ -51,14 +52,19 @@ def plan(notice: Notice, config: NotificationConfig | None, *, default_slack: bo
     ]
 
 
+def _asked_for(notice: Notice, config: NotificationConfig) -> bool:
+    """Whether the config names the event; a success after failures may be asked for as `recovered`, too."""
+    return notice.rule in config.on or (notice.recovered and "recovered" in config.on)
+
+
 def _concerns(notice: Notice, config: NotificationConfig) -> bool:
-    return notice.rule in config.on or notice.rule in OUTCOMES
+    return _asked_for(notice, config) or notice.rule in OUTCOMES
 
 
 def _silence(notice: Notice, config: NotificationConfig) -> str | None:
-    if notice.rule not in config.on:
+    if not _asked_for(notice, config):
         return f"the task's notifications leave out {notice.rule}"
-    return notice.quiet
+    return None if notice.recovered else notice.quiet  # That it works again is news, whatever it found.
 
 
 def _delivery(notice: Notice, channel: str, address: Address, silence: str | None) -> PlannedDelivery:
@@ -73,13 +79,18 @@ def _delivery(notice: Notice, channel: str, address: Address, silence: str | Non
         reason=reason,
         message_id=message_id(key, notice.base_url),
         dedup_key=key,
+        fingerprint=notice.fingerprint,
         payload=notice.payload(),
     )
 
 
 def _dedup_key(notice: Notice, channel: str, address: str) -> str:
     short = sha256(address.lower().encode()).hexdigest()[:16]
-    return f"{notice.conversation_id}:{notice.event_seq}:{channel}:{short}"
+    # A run that loses its process again and again is told of once.
+    which = (
+        f"{notice.run_id}:recovered" if notice.rule == "recovered" else f"{notice.conversation_id}:{notice.event_seq}"
+    )
+    return f"{which}:{channel}:{short}"
 
 
 def message_id(key: str, base_url: str) -> str:

@@ -5,10 +5,12 @@ from app.notifications import config
 from app.notifications.channel import Channel
 from app.notifications.email import EmailChannel
 from app.notifications.slack import SlackChannel
+from app.notifications.webhook import WebhookChannel
 
 CHANNELS: dict[str, type[Channel]] = {
     "email": EmailChannel,
     "slack": SlackChannel,
+    "webhook": WebhookChannel,
 }
 
 

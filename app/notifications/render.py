@@ -16,6 +16,7 @@ from app.notifications.text import one_line, plain, safe_html
 from app.notifications.words import answering, body_of, headline, signature, why
 
 MAX_SUBJECT = 150
+BY_MAIL = "To answer, reply to this mail: your words reach the conversation, and its answer comes back in this thread."
 ENDS = OUTCOMES - {"waiting"}
 
 
@@ -28,13 +29,50 @@ class Mail:
     html: str
 
 
-def render_mail(notice: Notice, files: Sequence[File] = ()) -> Mail:
-    """Subject, plain text and HTML of a notice, with links to its files."""
+def render_mail(
+    notice: Notice,
+    files: Sequence[File] = (),
+    *,
+    mute_url: str | None = None,
+    by_mail: bool = False,
+    decision_urls: Sequence[str] = (),
+) -> Mail:
+    """Subject, plain text and HTML of a notice.
+
+    Args:
+        notice: What is told.
+        files: Shown as links.
+        mute_url: Where its receiver unsubscribes.
+        by_mail: Whether an answer to the mail reaches the conversation.
+        decision_urls: Where its questions are decided, in their order.
+    """
     body = body_of(notice)
-    words: dict[str, Any] = _words(notice) | {"files": files}
+    words: dict[str, Any] = _words(notice) | {
+        "files": files,
+        "mute_url": mute_url,
+        "decisions": _decisions(notice, decision_urls),
+    }
+    if by_mail:
+        words["answering"] = BY_MAIL
     text = _templates().get_template("notice.txt.j2").render(words, body=plain(body))
     html = _templates().get_template("notice.html.j2").render(words, body=Markup(safe_html(body)))  # noqa: S704 - sanitised
-    return Mail(words["headline"], text, _inliner().inline(html))
+    return Mail(_subject(notice) or words["headline"], text, _inliner().inline(html))
+
+
+def _subject(notice: Notice) -> str:
+    """Of an answer to a mail: that mail's, so that both stand in one thread."""
+    subject = one_line(str((notice.thread or {}).get("subject") or ""), MAX_SUBJECT)
+    return subject if not subject or subject.lower().startswith("re:") else f"Re: {subject}"
+
+
+def _decisions(notice: Notice, urls: Sequence[str]) -> list[tuple[str, str]]:
+    """What each link decides, in words."""
+    words = {"question": "Answer the question", "effect": "Say whether it happened"}
+    asked = [
+        words.get(each["kind"]) or f"Approve or deny {one_line(each['tool'] or each['kind'], 60)}"
+        for each in notice.asked
+    ]
+    return list(zip(asked, urls, strict=False))
 
 
 def _words(notice: Notice) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""Slack, by an incoming webhook: the task's own, or the server's default."""
+"""Slack: by the bot token into a channel, else by an incoming webhook, the task's own or the server's default."""
 
-from app.egress import Response
 from app.errors import (
     ConfigurationError,
     DeliveryFailed,
@@ -12,31 +11,39 @@ from app.errors import (
 )
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig, slack_url
+from app.notifications.slack_bot import Bot
 from app.notifications.slack_message import render_slack
+from app.notifications.webhook import judge
 
 TIMEOUT_SECONDS = 15.0
-RETRYABLE_STATUSES = frozenset({408, 425, 429})
 MAX_ANSWER_BYTES = 100_000
-DEFAULT_LABEL = "slack:default"
+WEBHOOK = "slack:"
+DEFAULT_LABEL = f"{WEBHOOK}default"
+ALERTS_LABEL = f"{WEBHOOK}alerts"
 
 
 class SlackChannel:
-    """Posts to an incoming webhook. The URL is a secret: no row, log or error holds it."""
+    """Posts to a channel or to an incoming webhook. That URL is a secret: no row, log or error holds it."""
 
     def __init__(self, means: Means) -> None:
         """Post through the egress guard."""
         self._means = means
+        self._bot = Bot(means)
 
     @staticmethod
     def addresses(config: NotificationConfig, *, default_slack: bool) -> list[Address]:
-        """The task's webhook by its mask, else the server's."""
+        """The task's channel, its webhook by its mask, else the server's."""
+        if config.slack_channel:
+            return [Address(config.slack_channel)]
         if config.slack_webhook_url:
-            return [Address(f"slack:{config.slack_webhook_url}")]
+            return [Address(f"{WEBHOOK}{config.slack_webhook_url}")]
         problem = None if default_slack else "the task has no slack_webhook_url and SLACK_WEBHOOK_URL is not set"
         return [Address(DEFAULT_LABEL, problem)]
 
     async def send(self, envelope: Envelope) -> SendResult:
         """Post one notice."""
+        if not envelope.address.startswith(WEBHOOK):
+            return await self._bot.send(envelope)
         url, is_default = self._url(envelope)
         try:
             response = await self._means.egress.fetch(
@@ -53,7 +60,7 @@ class SlackChannel:
             raise DeliveryFailed(error.detail) from error
         except ToolError:
             return SendResult("Slack's answer was too long to read")
-        return _judge(response)
+        return judge(response, "Slack")
 
     def _url(self, envelope: Envelope) -> tuple[str, bool]:
         notice, settings = envelope.notice, self._means.settings
@@ -61,6 +68,10 @@ class SlackChannel:
             if settings.slack_webhook_url is None:
                 raise DeliveryRefused("SLACK_WEBHOOK_URL is not set any more")
             return settings.slack_webhook_url.get_secret_value(), True
+        if envelope.address == ALERTS_LABEL:
+            if settings.parley_alert_slack_webhook_url is None:
+                raise DeliveryRefused("PARLEY_ALERT_SLACK_WEBHOOK_URL is not set any more")
+            return settings.parley_alert_slack_webhook_url.get_secret_value(), True
         if notice.task_id is None:
             raise DeliveryRefused("no task is left to take the Slack URL from")
         try:
@@ -70,13 +81,3 @@ class SlackChannel:
         if url is None:
             raise DeliveryRefused("the task has no Slack URL any more")
         return url, False
-
-
-def _judge(response: Response) -> SendResult:
-    status = response.status
-    if 200 <= status < 300:
-        return SendResult()
-    said = f"Slack answered {status} {' '.join(response.text.split())[:200]}".rstrip()
-    if status in RETRYABLE_STATUSES or status >= 500:
-        raise DeliveryFailed(said, retry_after=response.retry_after)
-    raise DeliveryRefused(said)

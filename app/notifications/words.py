@@ -1,7 +1,12 @@
 """The words of a notice, the same on every channel."""
 
+import re
+
 from app.notifications.config import EventName
 from app.notifications.notice import MAX_TEXT, Notice
+from app.notifications.text import one_line
+
+MARKUP = re.compile(r"[\\`*_{}\[\]()<>#!|~]")
 
 HEADLINES: dict[EventName, str] = {
     "started": "Started",
@@ -17,16 +22,31 @@ HEADLINES: dict[EventName, str] = {
 
 def headline(notice: Notice) -> str:
     """What happened to what, in one line."""
-    happened = HEADLINES[notice.rule] if notice.rule else notice.event
+    if notice.rule is None:
+        return notice.title or notice.event
+    happened = "Recovered" if notice.recovered else HEADLINES[notice.rule]
     return f"{happened}: {notice.title or 'untitled'}"
 
 
 def body_of(notice: Notice) -> str:
     """The Markdown to show: the outcome, and the error where there is one."""
-    text = notice.text
+    text = notice.text or digest_of(notice)
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT].rstrip()}…\n\n(The rest is in the conversation.)"
     return "\n\n".join(part for part in (notice.error, text) if part)
+
+
+def digest_of(notice: Notice) -> str:
+    """What a digest tells, one line each; links in it are ours."""
+    return "\n".join(
+        f"- {each['at']} [{label(each['title'])}]({each['url']})" + (f": {label(each['text'])}" if each["text"] else "")
+        for each in notice.digest
+    )
+
+
+def label(text: str) -> str:
+    """Text that is nothing but text within a line of Markdown."""
+    return MARKUP.sub(r"\\\g<0>", one_line(text, 160))
 
 
 def signature(notice: Notice) -> str:
@@ -41,13 +61,21 @@ def signature(notice: Notice) -> str:
 
 def answering(notice: Notice) -> str:
     """How to go on with the conversation; a question that waits says itself how it is decided."""
-    if notice.rule == "waiting":
+    if notice.rule == "waiting" or notice.answer_url is None:
         return ""
     return f"To answer, send a message: POST {notice.answer_url}"
 
 
 def why(notice: Notice) -> str:
     """Why this message came, and how to stop its like."""
+    if notice.event.startswith("alert."):
+        return "You get this because you are named for alerts in the server's settings."
+    if notice.thread is not None:
+        return "You get this because you answered in this conversation."
+    if notice.event == "test":
+        return "You get this because somebody tried out this address."
+    if notice.rule is None:
+        return "You get this because messages about a task came faster than its notification_config lets through."
     if notice.mute_url is None:
         return "You get this because notifications are on for this conversation."
     return (

@@ -17,21 +17,23 @@ with c as materialized (
         owner text, lease_seconds float, task_id uuid, lane text, priority bigint, run_at timestamptz,
         queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json, detached bool,
         concurrency_key text, concurrency_limit bigint, principal_id uuid, input_id uuid, body json, source text,
-        source_id text, events json, n_events int)
+        source_id text, events json, n_events int, correlation_key text)
     join agents a on a.workspace_id = x.workspace_id and a.deleted_at is null
         and (a.name = x.agent or a.id = x.agent_key)
 ), held as materialized (
     select c.*, (select {TOLD} from holds k where {OF_CONVERSATION} order by k.created_at limit 1) as hold from c
-), x as materialized (
+), free as materialized (
     select * from held
     where owner is null or hold is null and not exists (select from breakers where opened_at is not null)
 )"""
+# Which of them begin: all, unless the statement says more between the two.
+ALL = ", x as (select * from free)"
 
 ROWS = f""", conversation as (
     insert into conversations (id, workspace_id, pattern_type, title, agent_id, agent_version, origin, trusted, root_id,
-        task_id, context_data, created_by)
+        task_id, correlation_key, context_data, created_by)
     select conversation_id, workspace_id, pattern, title, agent_id, case when pins_version then published_version end, origin,
-        trusted, conversation_id, task_id, context_data, created_by
+        trusted, conversation_id, task_id, correlation_key, context_data, created_by
     from x
 ), head as (
     insert into heads (conversation_id, workspace_id, state, active_run_id, open_runs, message_seq, event_seq, run_no)
@@ -68,4 +70,4 @@ ROWS = f""", conversation as (
 select run_id, agent_id, agent_name, published_version, now() as at, hold, {WORKERS} as workers from x
 """
 
-BEGIN = BEGINNINGS + ROWS
+BEGIN = BEGINNINGS + ALL + ROWS

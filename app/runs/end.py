@@ -19,12 +19,13 @@ with w as materialized (
     select * from json_to_recordset($1::json) as w(
         run_id uuid, conversation_id uuid, fence bigint, write_no bigint, n_messages int, n_events int,
         requests bigint, input_tokens bigint, output_tokens bigint, cost_usd numeric, cost_unknown bool, model text,
-        state text, was text[], result text, output json, error json)
+        state text, was text[], result text, output json, error json, unchanged bool)
 ), l as materialized (
     select r.id, r.ready, r.state from runs r join w on w.run_id = r.id order by r.id for no key update of r
 ), r as (
     update runs set state = w.state, finished_at = now(), ready = false, owner = null, lease_until = null,
         reason = null, waits = 0, result = w.result, output = w.output, error = w.error,
+        unchanged = w.unchanged,
         write_no = runs.write_no + 1,
         ran_seconds = runs.ran_seconds
             + case when l.state = 'running' then extract(epoch from now() - runs.claimed_at) else 0 end,
@@ -39,11 +40,12 @@ with w as materialized (
 ), t as (
     update tasks set consecutive_failures = 0 from r
     where tasks.id = r.task_id and r.state = 'completed' and tasks.consecutive_failures > 0
+    returning tasks.id as task_id
 ), hu as (
     update heads set open_runs = heads.open_runs - 1,
         active_run_id = case when heads.active_run_id = r.id then null else heads.active_run_id end,
         state = case when heads.open_runs = 1 then 'idle'
-            when heads.active_run_id = r.id or r.was = 'waiting' then 'queued' else heads.state end,
+            when heads.active_run_id = r.id or (r.was = 'waiting' and r.was_ready) then 'queued' else heads.state end,
         message_seq = heads.message_seq + w.n_messages, event_seq = heads.event_seq + w.n_events,
         requests = heads.requests + w.requests, input_tokens = heads.input_tokens + w.input_tokens,
         output_tokens = heads.output_tokens + w.output_tokens, cost_usd = heads.cost_usd + w.cost_usd,
@@ -56,7 +58,10 @@ with w as materialized (
     + """
 select r.id, hu.conversation_id, hu.m0, hu.e0, hu.open_runs, hu.workspace_id, now() as at, r.was_ready, r.was, r.task_id, r.detached, r.principal_id,
     r.model,
-    exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers
+    exists (select from inputs i where i.run_id = r.id and i.kind = 'steer' and i.consumed_seq is null) as has_steers,
+    r.id in (select min(o.id::text)::uuid from r o join t using (task_id) where o.state = 'completed' group by task_id)
+        as recovered,
+    exists (select from task_dependencies d where d.depends_on_id = r.task_id) as has_dependents
 from hu join r on r.id = hu.run_id
 """
 )
@@ -74,6 +79,8 @@ class Ended:
     was_ready: bool
     was_waiting: bool
     has_steers: bool
+    has_dependents: bool
+    recovered: bool
     detached: bool
     task_id: UUID | None
     principal_id: UUID | None
@@ -91,6 +98,7 @@ class Ending:
         result: The result's text.
         output: The structured output.
         error: The error, for failed and cancelled runs.
+        unchanged: Whether it found nothing new.
     """
 
     run_id: UUID
@@ -101,6 +109,7 @@ class Ending:
     result: str | None
     output: Any
     error: Json | None
+    unchanged: bool = False
 
     @property
     def fenced(self) -> Fenced:
@@ -134,6 +143,7 @@ def _outcome(ending: Ending) -> Json:
         "result": ending.result,
         "output": ending.output,
         "error": ending.error,
+        "unchanged": ending.unchanged,
         **({} if ending.who else {"fence": None}),
     }
 
@@ -149,6 +159,8 @@ def _ended(row: Row, events: list[NewEvent]) -> Ended:
         was_ready=row["was_ready"],
         was_waiting=row["was"] == "waiting",
         has_steers=row["has_steers"],
+        has_dependents=row["has_dependents"],
+        recovered=row["recovered"],
         detached=row["detached"],
         task_id=row["task_id"],
         principal_id=row["principal_id"],

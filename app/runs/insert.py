@@ -31,7 +31,12 @@ class NewInput:
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run about to be accepted; its ids are made by the caller, so that a try can be repeated."""
+    """A run about to be accepted; its ids are made by the caller, so that a try can be repeated.
+
+    Attributes:
+        waits: How many tasks it depends on: with any, it is born waiting.
+        notification: Who is told of it instead of whom its task names: `config`, and the `thread` that is answered.
+    """
 
     conversation_id: UUID
     workspace_id: UUID
@@ -51,6 +56,8 @@ class NewRun:
     pins: Json | None = None
     concurrency_key: str | None = None
     concurrency_limit: int | None = None
+    waits: int = 0
+    notification: Json | None = None
     agent_version: int | None = None
     detached: bool = False
     lane: str = LANE
@@ -80,7 +87,8 @@ INSERT = """
 with head as (
     update heads set open_runs = open_runs + 1, run_no = run_no + 1, event_seq = event_seq + $3,
         message_seq = message_seq + $4, updated_at = now(),
-        state = case when $5 then 'running' when state = 'idle' then 'queued' else state end,
+        state = case when $5 then 'running' when state <> 'idle' then state
+            when $11::json->>'waits' <> '0' then 'waiting' else 'queued' end,
         active_run_id = case when $5 then $2 else active_run_id end
     where conversation_id = $1
     returning workspace_id, run_no, open_runs = 1 as ready, event_seq - $3 as e0, message_seq - $4 as m0
@@ -101,11 +109,12 @@ with head as (
     from conversations c join agents a on a.id = c.agent_id where c.id = $1 and $5
 ), run as (
     insert into runs (id, workspace_id, conversation_id, number, root_run_id, retry_of, task_id, fire_id, state, ready,
-        lane, priority, run_at, queue_deadline, deadline_at, timeout_seconds, retry, output_schema, pins,
-        agent_version, principal_id, detached, concurrency_key, concurrency_limit, breakers,
+        waits, notification, lane, priority, run_at, queue_deadline, deadline_at, timeout_seconds, retry, output_schema,
+        pins, agent_version, principal_id, detached, concurrency_key, concurrency_limit, breakers,
         fence, owner, lease_until, claimed_at, started_at)
     select $2, head.workspace_id, $1, head.run_no, $2, x.retry_of, x.task_id, x.fire_id,
-        case when $5 then 'running' else 'queued' end, head.ready, x.lane, x.priority,
+        case when $5 then 'running' when x.waits > 0 then 'waiting' else 'queued' end, head.ready,
+        x.waits, x.notification, x.lane, x.priority,
         coalesce(x.run_at, now() + case when x.breakers is null then interval '0' else interval '1 hour' end),
         now() + make_interval(secs => x.queue_timeout_seconds), x.deadline_at, x.timeout_seconds, x.retry,
         x.output_schema, x.pins, coalesce(x.agent_version, served.version), $6, x.detached,
@@ -113,7 +122,8 @@ with head as (
         case when $5 then 1 else 0 end, case when $5 then $9 end,
         case when $5 then now() + make_interval(secs => $10) end, case when $5 then now() end,
         case when $5 then now() end
-    from head, json_to_record($11::json) as x(retry_of uuid, task_id uuid, fire_id uuid, lane text, priority bigint,
+    from head, json_to_record($11::json) as x(retry_of uuid, task_id uuid, fire_id uuid, waits bigint, notification json,
+        lane text, priority bigint,
         run_at timestamptz, queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json,
         output_schema json, pins json, agent_version bigint, detached bool,
         concurrency_key text, concurrency_limit bigint, breakers text[])
@@ -173,7 +183,11 @@ def first_events(run: NewRun, inline: Inline | None, behind: int) -> list[NewEve
         started = NewEvent(EventType.RUN_STARTED, {"attempt": 1, "fence": 1})
         return [started, *([NewEvent(EventType.MESSAGE_CREATED, message=0, shown=said)] if run.input else [])]
     why = waiting_for(run.shut) if run.shut else {"run_at": run.run_at.isoformat()} if run.run_at else {}
-    queued = NewEvent(EventType.RUN_QUEUED, why)
+    queued = (
+        NewEvent(EventType.RUN_WAITING, {"waiting_for": ["dependency"]})
+        if run.waits
+        else NewEvent(EventType.RUN_QUEUED, why)
+    )
     waiting = run.input is not None and behind > 0
     return [*([NewEvent(EventType.MESSAGE_QUEUED, {**said, "behind": behind})] if waiting else []), queued]
 
@@ -191,6 +205,8 @@ def columns_of(run: NewRun) -> dict[str, Any]:
         "retry_of": run.retry_of,
         "task_id": run.task_id,
         "fire_id": run.fire_id,
+        "waits": run.waits,
+        "notification": run.notification,
         "lane": run.lane,
         "priority": run.priority,
         "run_at": run.run_at,

@@ -197,12 +197,17 @@ async def still_overdue(connection: Connection, over: Overdue, *, lease_seconds:
 # Invariant: every conversation with open runs has one that is ready. Settle hands it on; finding one without is a
 # defect that the sweep mends and counts.
 HAND_ON = """
-update runs set ready = true where id in (
-    select r.id from runs r where r.conversation_id = $1 and r.state in ('queued', 'waiting')
-    and not exists (select from runs o where o.conversation_id = $1 and o.ready
-        and o.state in ('queued', 'running', 'waiting'))
-    order by r.number limit 1)
-returning id, state
+with r as (
+    update runs set ready = true where id in (
+        select r.id from runs r where r.conversation_id = $1 and r.state in ('queued', 'waiting')
+        and not exists (select from runs o where o.conversation_id = $1 and o.ready
+            and o.state in ('queued', 'running', 'waiting'))
+        order by r.number limit 1)
+    returning id, state
+), hu as (
+    update heads set state = r.state from r where conversation_id = $1 and heads.state <> r.state
+)
+select id, state from r
 """
 
 STRANDED = """

@@ -8,6 +8,7 @@ from uuid import UUID
 from app.db import Database, Row
 from app.errors import CredentialUnreadable
 from app.messages import Json
+from app.runs.depend import DEPENDENCIES, DEPENDING, VERDICT
 from app.runs.holds import OF_RUN, TOLD
 
 WORKER_SILENT_SECONDS = 30
@@ -50,6 +51,13 @@ select r.id, r.state, r.ready, r.run_at, r.run_at > now() as later, r.attempt, r
     case when r.concurrency_key is not null and r.state = 'queued' then (
         select count(*) from runs o where o.workspace_id = r.workspace_id and o.concurrency_key = r.concurrency_key
         and o.state = 'running') end as running_of_key, r.concurrency_key, r.concurrency_limit,
+    case when """
+    + DEPENDING
+    + """ then (select array_agg(t.title || ' (' || coalesce(l.state, 'idle') || ')' order by t.id) from """
+    + DEPENDENCIES
+    + """ where d.task_id = r.task_id and """
+    + VERDICT
+    + """ = 'open') end as depends,
     """
     + WORKERS
     + """ as workers
@@ -75,6 +83,7 @@ class Standing:
     breaker: Json | None
     credential: str | None
     cancel_requested: bool
+    depends: tuple[str, ...] = ()
 
 
 def reason_of(standing: Standing) -> str | None:
@@ -82,10 +91,7 @@ def reason_of(standing: Standing) -> str | None:
     if standing.state == "running":
         return "being cancelled" if standing.cancel_requested else None
     if standing.state == "waiting":
-        return "waiting for " + (
-            ", ".join(WORDS.get(each.split(" ")[0], "{}").format(each.partition(" ")[2]) for each in standing.asked)
-            or "a person"
-        )
+        return f"waiting for {_awaited(standing)}"
     if standing.state != "queued":
         return None
     if not standing.ready:
@@ -103,6 +109,13 @@ def reason_of(standing: Standing) -> str | None:
         what = "next retry" if standing.attempt > 1 else "starts"
         return f"{what} {_time(standing.run_at)}"
     return "waiting for a free worker" if standing.workers else "no worker is running"
+
+
+def _awaited(standing: Standing) -> str:
+    if standing.depends:
+        return f"the {'task' if len(standing.depends) == 1 else 'tasks'} {', '.join(standing.depends)}"
+    asked = [WORDS.get(each.split(" ")[0], "{}").format(each.partition(" ")[2]) for each in standing.asked]
+    return ", ".join(asked) or "a person"
 
 
 def failing(breaker: Json) -> str:
@@ -152,6 +165,7 @@ def standing_of(row: Row) -> Standing:
         breaker=row["breaker"],
         credential=_credential(row),
         cancel_requested=row["cancel_requested_at"] is not None,
+        depends=tuple(row["depends"] or ()),
     )
 
 
@@ -195,7 +209,8 @@ async def reasons(database: Database, run_ids: list[UUID]) -> dict[UUID, Why]:
 def _why(standing: Standing) -> Why:
     kinds = {each.split(" ")[0] for each in standing.asked} if standing.state == "waiting" else set[str]()
     outside = {"provider"} if standing.breaker else {"credential"} if standing.credential else set[str]()
-    return Why(reason_of(standing), tuple(sorted({WAITING_FOR[kind] for kind in kinds} | outside)))
+    tasks = {"dependency"} if standing.depends else set[str]()
+    return Why(reason_of(standing), tuple(sorted({WAITING_FOR[kind] for kind in kinds} | outside | tasks)))
 
 
 LAST_EVENT = "select seq, type, at from events where run_id = $1 order by seq desc limit 1"
@@ -255,6 +270,8 @@ def _next_action(row: Row, standing: Standing) -> Json:
         }
     if standing.state == "queued" and not standing.ready:
         return {"what": "Wait, or cancel the runs before it.", "command": f"parley runs cancel {run}"}
+    if standing.state == "waiting" and standing.depends:
+        return {"what": "Wait for what it depends on, or cancel it.", "command": f"parley runs cancel {run}"}
     if standing.state == "waiting":
         return {"what": "Decide what it waits for.", "command": f"GET /approvals?run_id={run}&state=pending"}
     if standing.state in ("failed", "cancelled"):

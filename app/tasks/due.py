@@ -1,9 +1,10 @@
 """Due instants: when a task is due next, and what to make of those that have passed. No database here."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, Self
 
 from app import cron
 
@@ -21,6 +22,13 @@ class Rule:
     timezone: str = "UTC"
     interval: timedelta | None = None
     run_at: datetime | None = None
+
+    @classmethod
+    def of(cls, task: Mapping[str, Any]) -> Self:
+        """When a stored task is due."""
+        seconds = task["interval_seconds"]
+        interval = timedelta(seconds=seconds) if seconds else None
+        return cls(task["schedule_expression"], task["timezone"], interval, task["run_at"])
 
     def first(self, now: datetime) -> datetime | None:
         """The first due instant of a task stored or changed now."""
@@ -108,6 +116,20 @@ async def backlog(rule: Rule, due: datetime, now: datetime, *, catch_up: str, wi
                 return found
         await asyncio.sleep(0)  # A month of minutes must not stop the others.
     found.next_fire_at = rule.after(due, now)
+    return found
+
+
+async def passed(rule: Rule, due: datetime, now: datetime) -> Stretch:
+    """The instants from `due` up to now.
+
+    Raises:
+        InvalidSchedule: when the stored rule can't be read any more.
+    """
+    found = Stretch()
+    for chunk in rule.chunks(due, now):
+        for instant in chunk:
+            found.add(instant)
+        await asyncio.sleep(0)
     return found
 
 

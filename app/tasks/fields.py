@@ -1,13 +1,11 @@
 """What a task may say: the request bodies, checked so that every refusal names its field."""
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self, cast
 from uuid import UUID
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -18,12 +16,12 @@ from pydantic import (
 )
 
 from app import cron
-from app.agents.template import check_instructions
 from app.artifacts import MAX_ATTACHED
 from app.db import dump_json
 from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownField
 from app.notifications import NotificationConfig
-from app.verifiers import OWN, VERIFIERS
+from app.tasks.say import check_prompt
+from app.tasks.trigger import TriggerConfig, Whole
 
 TaskType = Literal["delegation", "scheduled", "triggered", "research"]
 Overlap = Literal["skip", "queue", "interrupt", "allow"]
@@ -32,8 +30,8 @@ Talk = Literal["new", "same"]
 
 LONGEST_SECONDS = 366 * 86_400
 MAX_DATA = 200_000
-LATER_FIELDS = ("depends_on", "budget")
-LATER_VERIFIERS = ("standard", "github", "stripe", "slack", "hmac")
+MAX_DEPENDENCIES = 20
+LATER_FIELDS = ("budget",)
 WHEN = ("schedule_expression", "interval_seconds", "run_at")
 # Fields that say something only about tasks of one type.
 SCHEDULE_FIELDS = (
@@ -51,9 +49,6 @@ FITTING: dict[str, tuple[str, ...]] = {
     "trigger_config": ("triggered",),
     "auto_pause_after": ("scheduled", "triggered"),
 }
-# `$`, then names, quoted names and indexes.
-PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]{1,6}\]|\['[^']{1,100}'\])*")
-HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def _instant(value: object) -> object:
@@ -69,17 +64,7 @@ def _utc(value: datetime) -> datetime:
 
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
-Whole = Annotated[int, Field(strict=True)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
-
-
-def _path(value: str) -> str:
-    if not PATH.fullmatch(value):
-        raise ValueError("must be a path such as $.action, $.items[0].id or $['odd name']")
-    return value
-
-
-Path = Annotated[str, Field(max_length=300), AfterValidator(_path)]
 
 
 class Retry(BaseModel):
@@ -101,52 +86,13 @@ class Concurrency(BaseModel):
     limit: Whole = Field(ge=1, le=10_000, description="How many run at once; the others wait.")
 
 
-class Filter(BaseModel):
-    """What the payload of a webhook call must hold to start a run."""
+class Dependency(BaseModel):
+    """A task to wait for: until its latest run has completed, or has ended in whatever way."""
 
     model_config = ConfigDict(extra="forbid")
 
-    path: Path = Field(description="Where to look, as `$.action`.")
-    equals: str | Whole | float | bool | None = Field(description="What must stand there.")
-
-
-def _known_verifier(value: object) -> object:
-    if value in LATER_VERIFIERS:
-        raise NotAvailable(
-            f"the verifier {value!r} is not offered yet; use bearer, token or none", field="trigger_config.verifier"
-        )
-    if value is not None and value not in (*OWN, *VERIFIERS):
-        raise ValueError(f"must be one of {', '.join((*OWN, *VERIFIERS))}")
-    return value
-
-
-class TriggerConfig(BaseModel):
-    """Who may call a task's webhook, and what a call does."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}, {"verifier": "token"}]})
-
-    verifier: Annotated[str | None, BeforeValidator(_known_verifier)] = Field(
-        None,
-        description="bearer: `Authorization: Bearer <secret>`; token: `?token=<secret>` or the header; none: anybody; or the "
-        "name of an extension's verifier. Left out: a token when the server has authentication on, else none.",
-    )
-    secret: str | None = Field(
-        None, min_length=4, max_length=500, description="Made when left out. Shown masked, whole only once."
-    )
-    header: str | None = Field(None, description="The header that may hold the token; X-Parley-Token when left out.")
-    dedup: Literal["id", "body"] = Field("id", description="What makes two calls the same: a delivery id, or the body.")
-    filter: Filter | None = Field(None, description="Calls that do not match start nothing.")
-    correlation: Path | None = Field(None, description="Calls with the same value there go on in one conversation.")
-    trusted: bool = Field(False, strict=True, description="Whether the payload may be believed like a person's words.")
-
-    @model_validator(mode="after")
-    def _fit(self) -> Self:
-        if self.secret is not None and (self.verifier == "none" or not self.secret.isascii() or " " in self.secret):
-            what = "needs no secret" if self.verifier == "none" else "a secret is ASCII without spaces"
-            raise InvalidRequest(f"{what}", field="trigger_config.secret")
-        if self.header is not None and (self.verifier != "token" or not HEADER.fullmatch(self.header)):
-            raise InvalidRequest("a header's name, for the verifier token alone", field="trigger_config.header")
-        return self
+    task: UUID = Field(description="Its id.")
+    on: Literal["success", "any"] = Field("success", description="Which endings count; any other fails the run.")
 
 
 class _Fields(BaseModel):
@@ -190,7 +136,8 @@ class TaskBody(_Fields):
     prompt: str = Field(
         min_length=1,
         max_length=50_000,
-        description="What to do. For scheduled tasks a template that may name `fire_time` and `last_outcome`.",
+        description="What to do. For scheduled tasks a template that may name "
+        "`fire_time`, `timezone`, `last.outcome`, `last.result`, `last.finished_at`, `input` and `context`.",
     )
     title: str | None = Field(None, min_length=1, max_length=200, description="Cut from the prompt when left out.")
     agent: str = Field("assistant", min_length=1, max_length=200, description="Name or id.")
@@ -204,6 +151,9 @@ class TaskBody(_Fields):
     conversation: Talk = Field("new", description="Whether each start begins a conversation or goes on in one.")
     priority: Whole = Field(0, ge=-1000, le=1000, description="Higher first.")
     concurrency: Concurrency | None = Field(None, description="How many of its kind may run at once.")
+    depends_on: list[Dependency] = Field(
+        default_factory=list[Dependency], max_length=MAX_DEPENDENCIES, description="Tasks that its runs wait for."
+    )
     retry: Retry | None = Field(None, description="How often a run is tried again.")
     timeout_seconds: Seconds | None = Field(None, description="Running time of one run.")
     queue_timeout_seconds: Seconds | None = Field(None, description="Longest wait for its start.")
@@ -225,6 +175,8 @@ class TaskBody(_Fields):
             raise InvalidRequest("the prompt is empty", field="prompt")
         self._check_instants()
         self._check_sizes()
+        if len({each.task for each in self.depends_on}) < len(self.depends_on):
+            raise InvalidRequest("names a task twice", field="depends_on")
         if self.task_type == "scheduled":
             self._check_schedule()
         elif self.task_type == "triggered" and self.trigger_config is None:
@@ -263,10 +215,7 @@ class TaskBody(_Fields):
         cron.zone(self.timezone)
         if self.schedule_expression is not None:
             cron.parse(self.schedule_expression)
-        try:
-            check_instructions(self.prompt)
-        except InvalidRequest as error:
-            raise InvalidRequest(error.detail, field="prompt") from error
+        check_prompt(self.prompt)
 
     @property
     def interval(self) -> timedelta | None:
@@ -290,6 +239,7 @@ class TaskPatch(_Fields):
     conversation: Talk | None = None
     priority: Whole | None = None
     concurrency: Concurrency | None = None
+    depends_on: list[Dependency] | None = Field(None, max_length=MAX_DEPENDENCIES)
     retry: Retry | None = None
     timeout_seconds: Seconds | None = None
     queue_timeout_seconds: Seconds | None = None

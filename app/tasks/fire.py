@@ -21,10 +21,11 @@ from app.models import new_id
 from app.runs import wish_cancel
 from app.settings import Settings
 from app.settle import cancelled, settle
-from app.tasks.due import LATE, Backlog, Stretch, backlog
+from app.tasks.account import not_started, started
+from app.tasks.due import LATE, Backlog, Rule, Stretch, backlog
 from app.tasks.inputs import check_for
 from app.tasks.launch import READ, Start, launch
-from app.tasks.rows import read, rule_of, version_of
+from app.tasks.rows import read, version_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,12 +59,6 @@ select extract(epoch from min(next_fire_at) - now())::float from tasks
 where enabled and deleted_at is null and next_fire_at > now()
 """
 
-# Invariant (G5): one row per task and due instant, whoever comes first.
-INSERT_FIRE = """
-insert into fires (id, workspace_id, task_id, kind, due_at, due_until, count, outcome, reason, run_id, conversation_id)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-on conflict (task_id, due_at) where kind = 'schedule' do nothing returning id
-"""
 ADVANCE = "update tasks set next_fire_at = $2 where id = $1"
 PAUSE = "update tasks set enabled = false, paused_reason = $2, updated_at = now() where id = $1"
 
@@ -154,7 +149,7 @@ def _heads_of(task: Row) -> list[UUID]:
 async def _fire(connection: Connection, settings: Settings, task: Row) -> list[Accepted]:
     """Account for every instant of a locked task that is due, and start what is to be started."""
     due = await backlog(
-        rule_of(task),
+        Rule.of(task),
         task["next_fire_at"],
         task["now"],
         catch_up=task["catch_up"],
@@ -202,30 +197,13 @@ async def _miss(connection: Connection, task: Row, due: Backlog) -> None:
         reason = "no scheduler was running then, and catch_up is none"
     else:
         reason = f"no scheduler was running then, longer ago than {task['catch_up_window_seconds']} seconds"
-    await _record(connection, task, missed, "missed", reason)
+    await not_started(connection, task, missed, "missed", reason)
 
 
 async def _skip(connection: Connection, task: Row, instant: datetime, accepted: list[Accepted]) -> None:
     blocking = accepted[-1].run_id if accepted else task["last_run_id"]
-    await _record(connection, task, Stretch(instant, instant, 1), "skipped", f"the run {blocking} has not ended")
-
-
-async def _record(connection: Connection, task: Row, stretch: Stretch, outcome: str, reason: str) -> None:
-    until = stretch.last if stretch.count > 1 else None
-    await connection.execute(
-        INSERT_FIRE,
-        new_id(),
-        task["workspace_id"],
-        task["id"],
-        "schedule",
-        stretch.first,
-        until,
-        stretch.count,
-        outcome,
-        reason,
-        None,
-        None,
-    )
+    reason = f"the run {blocking} has not ended"
+    await not_started(connection, task, Stretch(instant, instant, 1), "skipped", reason)
 
 
 async def _start(connection: Connection, settings: Settings, task: Row, instant: datetime) -> list[Accepted]:
@@ -235,17 +213,17 @@ async def _start(connection: Connection, settings: Settings, task: Row, instant:
         "schedule",
         due_at=instant,
         fire_id=new_id(),
+        trusted=task["trusted"],
         run_at=max(instant, task["now"]) + timedelta(seconds=late) if late else None,
     )
-    if not await _record_start(connection, begun, "schedule"):
+    if not await _account(connection, begun, "schedule"):
         return []  # Accounted for before its schedule was changed to this instant again.
     return [await launch(connection, settings, begun)]
 
 
-async def _record_start(connection: Connection, begun: Start, kind: str) -> bool:
-    task = begun.task
-    values = (begun.fire_id, task["workspace_id"], task["id"], kind, begun.due_at, None, 1, "run", None, begun.run_id)
-    return await connection.fetchval(INSERT_FIRE, *values, begun.conversation_id) is not None
+async def _account(connection: Connection, begun: Start, kind: str) -> bool:
+    fire_id, due_at = begun.fire_id or new_id(), begun.due_at
+    return await started(connection, begun.task, kind, fire_id, due_at, begun.run_id, begun.conversation_id)
 
 
 async def _interrupt(connection: Connection, settings: Settings, task: Row) -> list[Accepted]:
@@ -298,7 +276,8 @@ async def execute(
         due_at=task["now"],
         fire_id=new_id(),
         principal_id=principal_id,
+        trusted=task["trusted"],
         run_id=run_id or new_id(),
     )
-    await _record_start(connection, begun, "manual")
+    await _account(connection, begun, "manual")
     return await launch(connection, settings, begun)

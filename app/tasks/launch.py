@@ -4,28 +4,36 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
-from app.agents.template import render_instructions
 from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start, task_run
 from app.db import Connection, Row
-from app.errors import RunFailed
-from app.messages import Json, clean_text
 from app.models import new_id
 from app.patterns import PATTERNS
 from app.settings import Settings
+from app.tasks import say
 
-EXCERPT = 2000
-
-# A task with its agent, and the last run that a fire of it started.
+# A task with its agent, the last run that a fire of it started, and the run whose report the next start is told: the
+# last one that had something to tell. The one that found nothing new, or failed, was itself told of it.
 READ = """
 select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last_run_id,
-    p.conversation_id as last_conversation_id, p.state as last_state, p.finished_at as last_finished_at,
-    p.result as last_result, coalesce(p.state in ('queued', 'running', 'waiting'), false) as last_is_open
+    p.conversation_id as last_conversation_id, p.outcome as last_outcome, p.finished_at as last_finished_at,
+    coalesce(p.state in ('queued', 'running', 'waiting'), false) as last_is_open,
+    p.told_run_id, told.result as told_result, coalesce(c.trusted, true) as told_is_trusted, e.earlier,
+    (select count(*) from task_dependencies d where d.task_id = t.id) as waits
 from tasks t join agents a on a.id = t.agent_id
 left join lateral (
-    select f.run_id, r.conversation_id, r.state, r.finished_at, r.result from fires f join runs r on r.id = f.run_id
+    select f.id, f.run_id, r.conversation_id, r.state, r.finished_at,
+        case when r.unchanged then 'no_change' else r.state end as outcome,
+        case when r.state = 'completed' and not r.unchanged then r.id else f.told_run_id end as told_run_id
+    from fires f join runs r on r.id = f.run_id
     where f.task_id = t.id and f.outcome = 'run' order by f.id desc limit 1) p on true
+left join runs told on told.id = p.told_run_id
+left join conversations c on c.id = told.conversation_id
+left join lateral (
+    select json_agg(json_build_object('due_at', x.due_at, 'outcome', x.outcome)) as earlier from (
+        select f.due_at, case when r.unchanged then 'no_change' else r.state end as outcome
+        from fires f join runs r on r.id = f.run_id
+        where f.task_id = t.id and f.outcome = 'run' and f.id < p.id order by f.id desc limit 5) x) e on true
 """
 
 
@@ -77,9 +85,10 @@ async def launch(connection: Connection, settings: Settings, begun: Start) -> Ac
     task = begun.task
     if task["conversation"] != "same":
         await begin(connection, task, begun.conversation_id, begun.origin, fire_id=begun.fire_id, trusted=begun.trusted)
+    due_at: datetime = begun.due_at or task["now"]
     turn = Turn(
-        said(begun),
-        context=context_of(begun),
+        say.said(task, due_at),
+        context=say.data_of(task, due_at),
         files=task["attachments"],
         on_message="interrupt" if begun.origin == "schedule" and task["overlap"] == "interrupt" else "enqueue",
         principal_id=begun.principal_id or task["created_by"],
@@ -87,58 +96,3 @@ async def launch(connection: Connection, settings: Settings, begun: Start) -> Ac
         run_id=begun.run_id,
     )
     return await reply(connection, settings, task["workspace_id"], begun.conversation_id, turn)
-
-
-def said(begun: Start) -> str:
-    """The prompt; a scheduled one is a template that may name when it was due and how the last one ended.
-
-    Raises:
-        RunFailed: when the template stumbles over the values.
-    """
-    task = begun.task
-    if task["task_type"] != "scheduled":
-        return task["prompt"]
-    fire = fire_of(begun)
-    last: Json = fire["previous"] or {}
-    values = {
-        "fire": fire,
-        "fire_time": fire["local"],
-        "timezone": fire["timezone"],
-        "last_outcome": last.get("outcome"),
-        "last_result": last.get("result"),
-        "input": task["input"],
-        "context": task["context_data"],
-    }
-    try:
-        return clean_text(render_instructions(task["prompt"], values))
-    except RunFailed as error:
-        raise RunFailed(f"the prompt can't be rendered: {error.__cause__}") from error
-
-
-def context_of(begun: Start) -> Json | None:
-    """The structured data the model gets beside the prompt."""
-    given = given_with(begun.task)
-    return {**fire_of(begun), **given} if begun.task["task_type"] == "scheduled" else given or None
-
-
-def given_with(task: Row) -> Json:
-    """The data that came with a task."""
-    return {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
-
-
-def fire_of(begun: Start) -> Json:
-    """When it was due, and how the last one ended."""
-    task = begun.task
-    due_at: datetime = begun.due_at or task["now"]
-    ended = task["last_finished_at"]
-    previous = {
-        "outcome": task["last_state"],
-        "finished_at": ended.isoformat() if ended else None,
-        "result": (task["last_result"] or "")[:EXCERPT] or None,
-    }
-    return {
-        "due_at": due_at.isoformat(timespec="seconds"),
-        "local": due_at.astimezone(ZoneInfo(task["timezone"])).isoformat(timespec="seconds"),
-        "timezone": task["timezone"],
-        "previous": previous if task["last_run_id"] else None,
-    }

@@ -15,12 +15,12 @@ from app.db import Database, UniqueViolation
 from app.errors import UnknownReference
 from app.models import Task
 from app.patterns import PATTERNS
-from app.runs.begin import BEGINNINGS, ROWS
+from app.runs.begin import ALL, BEGINNINGS, ROWS
 from app.settings import Settings
 from app.tasks.fields import TaskBody
 from app.tasks.inputs import check, schemas_of
-from app.tasks.launch import given_with
 from app.tasks.rows import FIRES_AT_ONCE, PLAIN, Saved, columns_of
+from app.tasks.say import given_with
 
 COLUMNS = (*PLAIN, "title", "notification_config", "concurrency_key", "concurrency_limit", "created_by")
 
@@ -31,7 +31,7 @@ TASKS = f""", task as (
     from json_populate_recordset(null::tasks, $2::json) t join x on x.task_id = t.id
 )"""
 NOTE = f", note as ({audit.INSERT_RECORDS} where subject_id in (select task_id::text from x))"
-NEW = BEGINNINGS + TASKS + NOTE + ROWS
+NEW = BEGINNINGS + ALL + TASKS + NOTE + ROWS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class NewTask:
             task["prompt"],
             context=given_with(task) or None,
             principal_id=self.principal_id,
-            run=task_run(task | {"agent_version": None}) | {"run_at": task["run_at"]},
+            run=task_run(task | {"agent_version": None, "waits": 0}) | {"run_at": task["run_at"]},
         )
         return Beginning(
             self.workspace_id,
@@ -87,6 +87,8 @@ class NewTask:
             agent_id=begun.agent_id,
             agent_version=begun.agent_version,
             attachments=[],
+            trusted=True,
+            refused_calls=0,
             enabled=True,
             version=1,
             created_at=begun.at,
@@ -105,7 +107,9 @@ class NewTasks:
     @staticmethod
     def takes(body: TaskBody) -> bool:
         """Whether a task is of the kind that is stored here."""
-        return body.task_type in FIRES_AT_ONCE and body.conversation == "new" and not body.attachments
+        return (
+            body.task_type in FIRES_AT_ONCE and body.conversation == "new" and not (body.attachments or body.depends_on)
+        )
 
     async def store(self, new: NewTask) -> Saved:
         """Store a task and begin its first run; returns when it is on disk.

@@ -1,4 +1,4 @@
-"""The rows of tasks: stored, changed, switched off and on, deleted. All in the caller's `engine_tx()`."""
+"""The rows of tasks: stored, read, deleted. All in the caller's `engine_tx()`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ from app.errors import InvalidRequest, NotFound
 from app.knowledge import memories
 from app.models import Task, new_id
 from app.notifications import NotificationConfig
-from app.notifications.config import operator_allows
 from app.notifications.config import shown as shown_notification
 from app.settings import Settings
-from app.tasks import webhook
+from app.tasks import dependencies, webhook
 from app.tasks.due import Rule
-from app.tasks.fields import FITTING, SCHEDULE_FIELDS, TaskBody, TaskPatch
+from app.tasks.fields import FITTING, SCHEDULE_FIELDS, TaskBody
 from app.tasks.inputs import check_for
 from app.tasks.launch import READ, Start, begin, launch
 
@@ -70,6 +69,7 @@ async def create(
     principal_id: UUID | None = None,
     task_id: UUID | None = None,
     origin: str = "api",
+    trusted: bool = True,
 ) -> Saved:
     """Store a task; a delegation and a research task start at once.
 
@@ -81,6 +81,7 @@ async def create(
         principal_id: Who asks.
         task_id: Made by the caller when a repeat must find the same task.
         origin: Of the conversation, when one begins.
+        trusted: Whether the prompt is in the words of the workspace's own people.
 
     Raises:
         UnknownReference: no such agent.
@@ -98,19 +99,22 @@ async def create(
         "agent_id": agent.id,
         "agent_version": agent.published_version,
         "attachments": await artifacts.references(connection, workspace_id, body.attachments),
-        "next_fire_at": _first_due(body, now),
+        "next_fire_at": first_due(body, now),
         "created_by": principal_id,
+        "trusted": trusted,
     }
     names = ", ".join(values)
     marks = ", ".join(f"${position}" for position in range(1, len(values) + 1))
     insert = f"insert into tasks ({names}) values ({marks}) on conflict (id) do nothing returning id"
     if await connection.fetchval(insert, *values.values()) is None:
         return await _stored_before(connection, workspace_id, task_id)
-    await _own_conversation(connection, workspace_id, task_id, origin)
+    if body.depends_on:
+        await dependencies.store(connection, workspace_id, task_id, body.depends_on)
+    await own_conversation(connection, workspace_id, task_id, origin)
     accepted = None
     if body.task_type in FIRES_AT_ONCE:
         task = await read(connection, workspace_id, task_id)
-        accepted = await launch(connection, settings, Start(task, origin, run_at=body.run_at))
+        accepted = await launch(connection, settings, Start(task, origin, run_at=body.run_at, trusted=trusted))
     return Saved(task_id, values["next_fire_at"], accepted, secret)
 
 
@@ -132,7 +136,7 @@ async def read(connection: Connection, workspace_id: UUID, task_id: UUID, *, loc
     return row
 
 
-async def _own_conversation(connection: Connection, workspace_id: UUID, task_id: UUID, origin: str) -> None:
+async def own_conversation(connection: Connection, workspace_id: UUID, task_id: UUID, origin: str) -> None:
     """Begin the one conversation of a task that keeps to one.
 
     It exists before anything starts the task, so that whoever does locks its head before the task.
@@ -141,7 +145,7 @@ async def _own_conversation(connection: Connection, workspace_id: UUID, task_id:
     if task["conversation"] != "same" or task["conversation_id"] is not None:
         return
     conversation_id = new_id()
-    trusted = task["task_type"] != "triggered" or bool(task["trigger_config"]["trusted"])
+    trusted = task["trusted"] and (task["task_type"] != "triggered" or bool(task["trigger_config"]["trusted"]))
     await begin(connection, task, conversation_id, ORIGINS.get(task["task_type"], origin), trusted=trusted)
     await connection.execute("update tasks set conversation_id = $2 where id = $1", task_id, conversation_id)
 
@@ -152,18 +156,12 @@ ORIGINS = {"scheduled": "schedule", "triggered": "webhook"}
 # --- what a row holds --------------------------------------------------------------------------------
 
 
-def rule_of(task: Mapping[str, Any]) -> Rule:
-    """When a stored task is due."""
-    seconds = task["interval_seconds"]
-    return Rule(
-        task["schedule_expression"],
-        task["timezone"],
-        timedelta(seconds=seconds) if seconds else None,
-        task["run_at"],
-    )
+def first_due(body: TaskBody, now: datetime) -> datetime | None:
+    """When a task about to be stored or changed starts by its schedule.
 
-
-def _first_due(body: TaskBody, now: datetime) -> datetime | None:
+    Raises:
+        InvalidRequest: when its only instant has passed.
+    """
     if body.task_type != "scheduled":
         return None
     if body.run_at is not None and body.run_at < now - PAST:
@@ -196,47 +194,12 @@ def _notification(
     config: NotificationConfig | None = body.notification_config
     if config is None:
         return None
-    config.check(default_slack=settings.slack_webhook_url is not None, allows_url=operator_allows(settings))
+    config.check(settings)
     previous = before["notification_config"] if before else None
     return config.stored(Box.from_settings(settings), workspace=workspace_id, task=task_id, previous=previous)
 
 
 # --- changing ------------------------------------------------------------------------------------------
-
-
-async def patch(
-    connection: Connection, settings: Settings, workspace_id: UUID, task_id: UUID, changes: TaskPatch
-) -> Saved:
-    """Change a task; its next instant is found anew when anything about its schedule changed.
-
-    Raises:
-        NotFound: no such task.
-        InvalidRequest: naming the field.
-    """
-    task = await read(connection, workspace_id, task_id, lock=True)
-    body = changes.merged(fields_of(task))
-    values, secret = columns_of(body, settings, workspace_id, task_id, task)
-    for name in ("trigger_config", "notification_config"):
-        if name not in changes.model_fields_set:
-            values[name] = task[name]  # As it is: only what was sent is checked and sealed again.
-    if "agent" in changes.model_fields_set:
-        agent = await find_agent(connection, workspace_id, body.agent)
-        values |= {"agent_id": agent.id, "agent_version": agent.published_version}
-    if changes.model_fields_set & {"agent", "input"}:
-        now = {**task, **values}
-        await check_for(connection, now["agent_id"], version_of(now), body.input, body.task_type)
-    if "attachments" in changes.model_fields_set:
-        values["attachments"] = await artifacts.references(connection, workspace_id, body.attachments)
-    if changes.enabled is not None:
-        values |= _switch(on=changes.enabled)
-    next_fire_at = task["next_fire_at"]
-    if rule_of(values) != rule_of(task):
-        next_fire_at = _first_due(body, task["now"])
-    elif changes.enabled and not task["enabled"]:
-        next_fire_at = _resumed(task)
-    await _update(connection, task_id, values | {"next_fire_at": next_fire_at})
-    await _own_conversation(connection, workspace_id, task_id, "api")
-    return Saved(task_id, next_fire_at, secret=secret if "trigger_config" in changes.model_fields_set else None)
 
 
 def fields_of(task: Row) -> dict[str, Any]:
@@ -258,45 +221,12 @@ def version_of(task: Mapping[str, Any]) -> int | None:
     return task["agent_version"] or task["published_version"]
 
 
-async def _update(connection: Connection, task_id: UUID, values: Mapping[str, Any]) -> None:
+async def update(connection: Connection, task_id: UUID, values: Mapping[str, Any]) -> None:
+    """Change columns of a locked task."""
     sets = ", ".join(f"{name} = ${position}" for position, name in enumerate(values, start=2))
     await connection.execute(
         f"update tasks set {sets}, version = version + 1, updated_at = now() where id = $1", task_id, *values.values()
     )
-
-
-def _switch(*, on: bool) -> dict[str, Any]:
-    return {"enabled": on, "paused_reason": None, "consecutive_failures": 0} if on else {"enabled": False}
-
-
-async def enable(connection: Connection, workspace_id: UUID, task_id: UUID) -> None:
-    """Let a task start again, from the next instant after now on; doing so again changes nothing.
-
-    Raises:
-        NotFound: no such task.
-    """
-    task = await read(connection, workspace_id, task_id, lock=True)
-    if task["enabled"]:
-        return
-    await _update(connection, task_id, _switch(on=True) | {"next_fire_at": _resumed(task)})
-
-
-def _resumed(task: Row) -> datetime | None:
-    """The next instant of a task that is switched on again: what passed meanwhile was not missed."""
-    if task["task_type"] != "scheduled" or task["run_at"] is not None:
-        return task["next_fire_at"]
-    return rule_of(task).first(task["now"])
-
-
-async def disable(connection: Connection, workspace_id: UUID, task_id: UUID, reason: str | None = None) -> None:
-    """Let nothing but a person's hand start a task; doing so again changes nothing.
-
-    Raises:
-        NotFound: no such task.
-    """
-    task = await read(connection, workspace_id, task_id, lock=True)
-    if task["enabled"]:
-        await _update(connection, task_id, _switch(on=False) | {"paused_reason": reason})
 
 
 async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> None:
@@ -306,31 +236,39 @@ async def delete(connection: Connection, workspace_id: UUID, task_id: UUID) -> N
         NotFound: no such task.
     """
     task = await read(connection, workspace_id, task_id, lock=True)
-    await _update(
+    await update(
         connection, task_id, {"enabled": False, "next_fire_at": None, "deleted_at": task["now"], "paused_reason": None}
     )
     await memories.forget_task(connection, workspace_id, task_id)
 
 
 async def rotate(
-    connection: Connection, settings: Settings, workspace_id: UUID, task_id: UUID, *, overlap_seconds: int
+    connection: Connection,
+    settings: Settings,
+    workspace_id: UUID,
+    task_id: UUID,
+    *,
+    overlap_seconds: int,
+    secret: str | None = None,
 ) -> str:
-    """Give a webhook a new secret; answers it, and the one before stays good for a while.
+    """Give a webhook a new secret, the given one or one made here; answers it, and the one before stays good for a while.
 
     Raises:
         NotFound: no such task, or it has no webhook.
         Conflict: when the webhook takes no secret.
+        InvalidRequest: when its verifier can't use the given one.
     """
     task = await read(connection, workspace_id, task_id, lock=True)
     if task["trigger_config"] is None:
         raise NotFound(f"the task {task_id} has no webhook")
-    config, secret = webhook.rotated(
+    config, fresh = webhook.rotated(
         task["trigger_config"],
         settings,
         workspace=workspace_id,
         task=task_id,
         now=task["now"],
         overlap_seconds=overlap_seconds,
+        secret=secret,
     )
-    await _update(connection, task_id, {"trigger_config": config})
-    return secret
+    await update(connection, task_id, {"trigger_config": config})
+    return fresh

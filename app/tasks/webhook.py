@@ -1,9 +1,11 @@
 """The stored form of a task's `trigger_config`: its secrets sealed beside their masks, newest first.
 
-`{"verifier", "secrets": [{"sealed", "mask", "until"}], "header", "dedup", "filter", "correlation", "trusted"}`.
+`{"verifier", "secrets": [{"sealed", "mask", "until"}], "header", "algorithm", "encoding", "prefix", "dedup", "filter",
+"correlation", "trusted"}`.
 A verifier of null was left to the server: a token when it has authentication on, else none.
 """
 
+import base64
 import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -14,9 +16,9 @@ from uuid import UUID
 from app.credentials import Box, is_mask, mask
 from app.errors import Conflict, InvalidRequest
 from app.settings import Settings
-from app.tasks.fields import TriggerConfig
+from app.tasks.trigger import SECRET_FIELD, TriggerConfig
+from app.verifiers import STANDARD_PREFIX
 
-SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field
 SECRET_BYTES = 24
 Stored = dict[str, Any]
 
@@ -41,12 +43,14 @@ def stored(
     if config.verifier == "none":
         return {**values, "secrets": []}, None
     kept: list[Any] = list((previous or {}).get("secrets") or [])
+    if config.verifier == "standard" and previous and previous["verifier"] != "standard":
+        kept = []  # Its secrets have a form of their own.
     given = config.secret
     if given is not None and is_mask(given):
         if not kept or kept[0]["mask"] != given:
             raise InvalidRequest("this is a mask, not a secret: send the whole secret", field=SECRET_FIELD)
         given = None
-    fresh = given or (new_secret() if not kept and _needs_secret(config, settings) else None)
+    fresh = given or (new_secret(config.verifier) if not kept and _needs_secret(config, settings) else None)
     if fresh is not None:
         kept = [_sealed(fresh, settings, workspace, task)]
     if given is not None and config.verifier is None:
@@ -55,27 +59,46 @@ def stored(
 
 
 def rotated(
-    config: Mapping[str, Any], settings: Settings, *, workspace: UUID, task: UUID, now: datetime, overlap_seconds: int
+    config: Mapping[str, Any],
+    settings: Settings,
+    *,
+    workspace: UUID,
+    task: UUID,
+    now: datetime,
+    overlap_seconds: int,
+    secret: str | None = None,
 ) -> tuple[Stored, str]:
-    """The config with a new secret; the one before stays good for the overlap.
+    """The config with a new secret, the given one or one made here; the one before stays good for the overlap.
 
     Raises:
         Conflict: when the webhook takes no secret.
+        InvalidRequest: when the verifier can't use the given one.
     """
     if config["verifier"] == "none":
         raise Conflict("this webhook takes no secret: its verifier is none")
-    fresh = new_secret()
+    if secret is not None:
+        _check(config, secret)
+    fresh = secret or new_secret(config["verifier"])
     until = (now + timedelta(seconds=overlap_seconds)).isoformat()
-    kept = [{**secret, "until": until} for secret in config["secrets"][:1]] if overlap_seconds else []
+    kept = [{**each, "until": until} for each in config["secrets"][:1]] if overlap_seconds else []
     return {**config, "secrets": [_sealed(fresh, settings, workspace, task), *kept]}, fresh
 
 
-def shown(config: Mapping[str, Any]) -> Stored:
-    """What may be shown of a stored config: everything but the secret."""
+def _check(config: Mapping[str, Any], secret: str) -> None:
+    if is_mask(secret):
+        raise InvalidRequest("this is a mask, not a secret: send the whole secret", field="secret")
+    try:
+        TriggerConfig.model_validate({"verifier": config["verifier"], "header": config["header"], "secret": secret})
+    except InvalidRequest as error:
+        raise InvalidRequest(error.detail, field="secret") from error
+
+
+def shown(config: Mapping[str, Any], secret: str | None = None) -> Stored:
+    """What may be shown of a stored config: everything but the secret, which is whole only when it is given."""
     current: list[Any] = config["secrets"][:1]
     verifier = config["verifier"] or ("token" if current else "none")
     values = {name: value for name, value in config.items() if name not in ("secrets", "verifier")}
-    return {"verifier": verifier, "secret": current[0]["mask"] if current else None, **values}
+    return {"verifier": verifier, "secret": secret or (current[0]["mask"] if current else None), **values}
 
 
 def webhook_url(settings: Settings, task: UUID, config: Mapping[str, Any], secret: str | None = None) -> str:
@@ -87,8 +110,10 @@ def webhook_url(settings: Settings, task: UUID, config: Mapping[str, Any], secre
     return f"{url}?token={quote(secret) if secret else current[0]['mask']}"
 
 
-def new_secret() -> str:
-    """A secret nobody can guess."""
+def new_secret(verifier: str | None = None) -> str:
+    """A secret nobody can guess, in the form its verifier wants."""
+    if verifier == "standard":
+        return STANDARD_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
     return secrets.token_urlsafe(SECRET_BYTES)
 
 

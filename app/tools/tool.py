@@ -175,6 +175,8 @@ class Tool:
         retries: How often a call of an idempotent tool is made again, within its time, after an error that may pass.
         approval: Its own rules; an agent's may be stricter, never laxer.
         cost_usd: What each finished call costs beside the model requests in it.
+        asks: Whether a person is asked first where neither it nor the agent has a rule.
+        check: Refuses arguments that no call can be made with, before a person is asked about them.
     """
 
     name: str
@@ -192,6 +194,8 @@ class Tool:
     retries: int = 0
     approval: Rules = ()
     cost_usd: Decimal = Decimal(0)
+    asks: bool = False
+    check: Callable[[dict[str, Any]], object] | None = None
 
 
 class Arguments(BaseModel):

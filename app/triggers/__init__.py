@@ -1,7 +1,8 @@
 """Triggers: inbound webhook calls, verified, counted once, and turned into runs."""
 
 from app.triggers.payload import DELIVERY_HEADERS
-from app.triggers.receive import Received, receive
+from app.triggers.receipts import refuse
+from app.triggers.receive import Received, admit, receive, replay
 from app.triggers.verify import TOKEN_HEADER, Call
 
-__all__ = ["DELIVERY_HEADERS", "TOKEN_HEADER", "Call", "Received", "receive"]
+__all__ = ["DELIVERY_HEADERS", "TOKEN_HEADER", "Call", "Received", "admit", "receive", "refuse", "replay"]

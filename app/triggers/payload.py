@@ -1,12 +1,13 @@
-"""What a webhook call is about: its delivery id, and values in its payload."""
+"""What a verified webhook call is about: its delivery id, and values in its payload."""
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, cast
 
+from app.db import dump_json
 from app.messages import Json
+from app.paths import values_at
 from app.triggers.verify import Call
 
 # Where senders put the id of a delivery, the most specific first.
@@ -20,55 +21,73 @@ DELIVERY_HEADERS = (
     "x-event-id",
     "idempotency-key",
 )
-STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]*)|\[([0-9]+)\]|\['([^']*)'\]")
+# Senders of known ways have their ids in one place, and nothing else of their calls counts: what a signature leaves out
+# anybody may change.
+ID_HEADERS = {"standard": ("webhook-id", "svix-id"), "github": ("x-github-delivery",)}
+ID_MEMBERS = {"stripe": "id", "slack": "event_id"}
 LONGEST_KEY = 200
-NOTHING = object()
+# About 25,000 tokens: what an agent can read and still think about.
+MOST_CHARACTERS = 100_000
 
 
-def receipt_key(call: Call, *, dedup: str) -> str | None:
+def receipt_key(call: Call, payload: Any, config: Mapping[str, Any]) -> str | None:
     """What makes two calls the same; None when nothing does."""
-    if dedup == "body":
+    if config["dedup"] == "body":
         return f"sha256:{hashlib.sha256(call.body).hexdigest()}"
-    for header in DELIVERY_HEADERS:
-        if value := call.headers.get(header):
-            return f"{header}:{_short(value)}"
-    return None
+    verifier = config["verifier"]
+    if verifier in ID_MEMBERS:
+        return _member_key(payload, ID_MEMBERS[verifier])
+    if verifier in ID_HEADERS:
+        # Under one name: a captured call is no other one when its headers are renamed.
+        first, *_ = names = ID_HEADERS[verifier]
+        return next((f"{first}:{_short(call.headers[name])}" for name in names if call.headers.get(name)), None)
+    return next((f"{name}:{_short(call.headers[name])}" for name in DELIVERY_HEADERS if call.headers.get(name)), None)
+
+
+def _member_key(payload: Any, name: str) -> str | None:
+    value = cast("Json", payload).get(name) if isinstance(payload, dict) else None
+    return f"{name}:{_short(value)}" if isinstance(value, str) and value else None
 
 
 def passes(wanted: Mapping[str, Any] | None, payload: Any) -> bool:
-    """Whether the payload holds what a filter wants; without a filter everything passes."""
+    """Whether the payload holds what a filter wants, at one place at least; without a filter everything passes."""
     if wanted is None:
         return True
-    found, equals = value_at(wanted["path"], payload), wanted["equals"]
+    equals = wanted["equals"]
     # JSON's true is not its 1.
-    return found == equals and isinstance(found, bool) == isinstance(equals, bool)
+    return any(
+        found == equals and isinstance(found, bool) == isinstance(equals, bool)
+        for found in values_at(wanted["path"], payload)
+    )
 
 
 def correlation_of(path: str | None, payload: Any) -> str | None:
     """The key of the conversation the call belongs to; None when it begins one of its own."""
-    found = value_at(path, payload) if path else NOTHING
-    if found is NOTHING or found is None:
+    found = next((each for each in values_at(path, payload) if each is not None), None) if path else None
+    if found is None:
         return None
     return _short(found if isinstance(found, str) else json.dumps(found, sort_keys=True, separators=(",", ":")))
 
 
-def value_at(path: str, payload: Any) -> Any:
-    """The value at a path such as `$.pull_request.number`; `NOTHING` where there is none."""
-    value = payload
-    for name, index, quoted in STEP.findall(path):
-        value = _item(value, int(index)) if index else _member(value, name or quoted)
-    return value
+def challenge_of(config: Mapping[str, Any], payload: Any) -> str | None:
+    """What Slack wants to read again when it is given the URL of a webhook."""
+    if config["verifier"] != "slack" or not isinstance(payload, dict):
+        return None
+    asked = cast("Json", payload)
+    challenge = asked.get("challenge") if asked.get("type") == "url_verification" else None
+    return challenge if isinstance(challenge, str) else None
 
 
-def _item(value: Any, index: int) -> Any:
-    if not isinstance(value, list):
-        return NOTHING
-    items = cast("list[Any]", value)
-    return items[index] if index < len(items) else NOTHING
-
-
-def _member(value: Any, name: str) -> Any:
-    return cast("Json", value).get(name, NOTHING) if isinstance(value, dict) else NOTHING
+def told(payload: Any) -> Any:
+    """The payload as the model gets it: whole, or the beginning of its text when it is too long."""
+    text = dump_json(payload)
+    if len(text) <= MOST_CHARACTERS:
+        return payload
+    return {
+        "beginning": text[:MOST_CHARACTERS],
+        "characters": len(text),
+        "note": "Too long: only the beginning is here.",
+    }
 
 
 def _short(text: str) -> str:

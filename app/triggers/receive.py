@@ -7,54 +7,30 @@ from uuid import UUID
 
 from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start, task_run
 from app.db import Connection, Database, Row
-from app.errors import Disabled, WebhookRefused
+from app.errors import Disabled, NotFound, RateLimited, WebhookRefused
 from app.messages import Json
 from app.models import new_id
 from app.patterns import TRIGGERED
 from app.settings import Settings
-from app.triggers.payload import correlation_of, passes, receipt_key
+from app.triggers.begin import begin
+from app.triggers.pace import most_of, starts_at
+from app.triggers.payload import challenge_of, correlation_of, passes, receipt_key, told
+from app.triggers.receipts import Ending, Taken, first_of, payload_of, record
 from app.triggers.verify import Call, admits
 
-RUNS_A_MINUTE = 60
-REFUSED_KEPT = 100
 REFUSED = "The webhook call was refused: there is no such webhook, or the call could not be verified."
 
 TASK = """
-select t.*, a.name as agent, a.published_version, now() as now from tasks t join agents a on a.id = t.agent_id
+select t.*, a.name as agent, a.published_version, now() as now,
+    (select count(*) from task_dependencies d where d.task_id = t.id) as waits
+from tasks t join agents a on a.id = t.agent_id
 where t.id = $1 and t.deleted_at is null and t.trigger_config is not null
-"""
-# Invariant (G5): one run per task and key. A call with a key that is being inserted waits here for its outcome.
-INSERT = """
-insert into receipts (id, workspace_id, task_id, receipt_key, outcome, reason, run_id, conversation_id, body)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-on conflict (task_id, receipt_key) where receipt_key is not null and outcome in ('run', 'filtered') do nothing
-returning id
-"""
-FIRST = """
-select id, run_id, conversation_id from receipts
-where task_id = $1 and receipt_key = $2 and outcome in ('run', 'filtered')
-"""
-# The same statements for a task there is and for one there is none of: their time tells nothing. Nobody waits for the
-# disk because of a call that is worth nothing.
-REFUSE_QUICKLY = "set local synchronous_commit = off"
-REFUSE = """
-insert into receipts (id, workspace_id, task_id, outcome, reason)
-select $1, t.workspace_id, t.id, 'refused', $3 from tasks t
-where t.id = $2 and t.deleted_at is null and t.trigger_config is not null
-"""
-FORGET_REFUSED = """
-delete from receipts where task_id = $1 and outcome = 'refused' and id not in (
-    select id from receipts where task_id = $1 and outcome = 'refused' order by id desc limit $2)
-"""
-# The run that began the last minute's worth of runs: the next may start a minute after it.
-PACE = """
-select case when r.run_at + interval '1 minute' > now() then r.run_at + interval '1 minute' end
-from receipts c join runs r on r.id = c.run_id
-where c.task_id = $1 and c.outcome = 'run' order by c.id desc offset $2 limit 1
 """
 CORRELATED = "select id from conversations where task_id = $1 and correlation_key = $2"
 # One call at a time may find that its correlation key has no conversation yet.
 CORRELATE = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
+# Into what was begun while the task was trusted there comes a stranger's text now.
+DISTRUST = "update conversations set trusted = false where id = $1 and trusted"
 
 
 @dataclass(frozen=True)
@@ -64,6 +40,7 @@ class Received:
     Attributes:
         outcome: run, duplicate or filtered.
         accepted: What its run asks for after the commit; None when it started none.
+        challenge: What the sender wants to read again, and nothing else.
     """
 
     receipt_id: UUID
@@ -71,6 +48,7 @@ class Received:
     run_id: UUID | None
     conversation_id: UUID | None
     accepted: Accepted | None = None
+    challenge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,71 +60,114 @@ class Place:
     correlation_key: str | None = None
 
 
-async def receive(database: Database, settings: Settings, task_id: UUID, call: Call) -> Received:
-    """Take a webhook call.
+async def admit(database: Database, settings: Settings, task_id: UUID, call: Call) -> Row:
+    """The task that a call may start: told from its raw body, before anything else reads it.
 
     Raises:
         WebhookRefused: no such webhook, or the call could not be verified; both alike.
-        Disabled: the task is switched off.
     """
     task = await database.fetchrow(TASK, task_id)
     if not admits(task, call, settings) or task is None:
-        await _refuse(database, task_id, "the call could not be verified")
         raise WebhookRefused(REFUSED)
+    return task
+
+
+async def receive(database: Database, settings: Settings, task: Row, call: Call, payload: Any) -> Received:
+    """Take a call that was admitted.
+
+    Raises:
+        Disabled: the task is switched off.
+        RateLimited: too many of its runs are waiting.
+    """
     if not task["enabled"]:
-        await _refuse(database, task_id, "the task was disabled")
         raise Disabled("the task is disabled: nothing was started")
-    async with database.engine_tx("webhook") as connection:
-        return await _take(connection, settings, task, call)
-
-
-async def _refuse(database: Database, task_id: UUID, reason: str) -> None:
-    async with database.engine_tx() as connection:
-        await connection.execute(REFUSE_QUICKLY)
-        await connection.execute(REFUSE, new_id(), task_id, reason)
-        await connection.execute(FORGET_REFUSED, task_id, REFUSED_KEPT)
-
-
-async def _take(connection: Connection, settings: Settings, task: Row, call: Call) -> Received:
     config: Json = task["trigger_config"]
-    key = receipt_key(call, dedup=config["dedup"])
-    if not passes(config["filter"], call.payload):
-        reason = f"{config['filter']['path']} is not {config['filter']['equals']!r}"
-        receipt_id = await _receipt(connection, task, call, key, "filtered", reason)
-        return Received(receipt_id, "filtered", None, None) if receipt_id else await _repeat(connection, task, key)
-    place = await _place(connection, task, correlation_of(config["correlation"], call.payload))
-    run_id, run_at = new_id(), await _run_at(connection, task)
-    reason = f"over {RUNS_A_MINUTE} runs a minute: starts {run_at:%H:%M:%S} UTC" if run_at else None
-    receipt_id = await _receipt(connection, task, call, key, "run", reason, run_id, place.conversation_id)
-    if receipt_id is None:
-        return await _repeat(connection, task, key)
-    accepted = await _start(connection, settings, task, call, place, run_id, run_at)
-    return Received(receipt_id, "run", run_id, place.conversation_id, accepted)
+    key = receipt_key(call, payload, config)
+    taken = Taken(payload, key, call.principal.id if call.principal else None)
+    challenge = challenge_of(config, payload)
+    if challenge is None and passes(config["filter"], payload):
+        correlation_key = correlation_of(config["correlation"], payload)
+        if accepted := await begin(database, task, taken, context_of(task, payload), correlation_key):
+            return Received(taken.id, "run", taken.run_id, accepted.conversation_id, accepted)
+    async with database.engine_tx("webhook") as connection:
+        if challenge:
+            return await _challenged(connection, task, taken, challenge)
+        return await _take(connection, settings, task, taken)
 
 
-async def _receipt(
+async def replay(
     connection: Connection,
-    task: Row,
-    call: Call,
-    key: str | None,
-    outcome: str,
-    reason: str | None,
-    run_id: UUID | None = None,
-    conversation_id: UUID | None = None,
-) -> UUID | None:
-    """Write the receipt of a call; None when one with its key is there."""
-    owner = (new_id(), task["workspace_id"], task["id"])
-    return await connection.fetchval(INSERT, *owner, key, outcome, reason, run_id, conversation_id, call.payload)
+    settings: Settings,
+    workspace_id: UUID,
+    task_id: UUID,
+    receipt_id: UUID,
+    *,
+    principal_id: UUID | None = None,
+    replay_id: UUID,
+) -> Received:
+    """Take a call again that was accepted or filtered once, as the task is now, disabled or not.
+
+    Its filter, correlation and pace hold as for any call; a replay repeats nothing, so it may be made again.
+
+    Args:
+        connection: Of an `engine_tx()`.
+        settings: For notifications.
+        workspace_id: Whose task.
+        task_id: Which task.
+        receipt_id: Which call.
+        principal_id: Who asks.
+        replay_id: Of the receipt this makes.
+
+    Raises:
+        NotFound: no such task with a webhook, or it has no such receipt.
+        Conflict: of that call no body was kept.
+        RateLimited: too many of the task's runs are waiting.
+    """
+    task = await connection.fetchrow(f"{TASK} and t.workspace_id = $2", task_id, workspace_id)
+    if task is None:
+        raise NotFound(f"there is no task {task_id} with a webhook")
+    payload = await payload_of(connection, task, receipt_id)
+    taken = Taken(payload, None, principal_id, replay_of=receipt_id, id=replay_id)
+    return await _take(connection, settings, task, taken)
 
 
-async def _repeat(connection: Connection, task: Row, key: str | None) -> Received:
+async def _challenged(connection: Connection, task: Row, taken: Taken, challenge: str) -> Received:
+    ending = Ending("filtered", "answered Slack's url_verification")
+    receipt_id = await record(connection, task, replace(taken, key=None), ending)
+    assert receipt_id is not None, "it has no key"
+    return Received(receipt_id, "filtered", None, None, challenge=challenge)
+
+
+async def _take(connection: Connection, settings: Settings, task: Row, taken: Taken) -> Received:
+    config: Json = task["trigger_config"]
+    if not passes(config["filter"], taken.payload):
+        ending = Ending("filtered", f"{config['filter']['path']} is not {config['filter']['equals']!r}")
+        receipt_id = await record(connection, task, taken, ending)
+        return Received(receipt_id, "filtered", None, None) if receipt_id else await _repeat(connection, task, taken)
+    place = await _place(connection, task, correlation_of(config["correlation"], taken.payload))
+    try:
+        later = await starts_at(connection, task)
+    except RateLimited:
+        if await first_of(connection, task, taken.key) is None:
+            raise
+        return await _repeat(connection, task, taken)
+    reason = f"over {most_of(task)} runs a minute: starts {later:%H:%M:%S} UTC" if later else None
+    ending = Ending("run", reason, taken.run_id, place.conversation_id, later)
+    receipt_id = await record(connection, task, taken, ending)
+    if receipt_id is None:
+        return await _repeat(connection, task, taken)
+    accepted = await _start(connection, settings, task, taken, place, later)
+    return Received(receipt_id, "run", taken.run_id, place.conversation_id, accepted)
+
+
+async def _repeat(connection: Connection, task: Row, taken: Taken) -> Received:
     """A call that came before: the same run, and a receipt of its own."""
-    first = await connection.fetchrow(FIRST, task["id"], key)
+    first = await first_of(connection, task, taken.key)
     assert first is not None, "its insertion was waited for"
-    receipt_id, reason = new_id(), f"repeats the call of receipt {first['id']}"
-    owner = (receipt_id, task["workspace_id"], task["id"])
     run = (first["run_id"], first["conversation_id"])
-    await connection.execute(INSERT, *owner, key, "duplicate", reason, *run, None)
+    reason = f"repeats the call of receipt {first['id']}"
+    receipt_id = await record(connection, task, taken, Ending("duplicate", reason, *run))
+    assert receipt_id is not None, "a duplicate takes no key"
     return Received(receipt_id, "duplicate", *run)
 
 
@@ -160,31 +181,23 @@ async def _place(connection: Connection, task: Row, correlation_key: str | None)
     return Place(found, exists=True) if found else Place(correlation_key=correlation_key)
 
 
-async def _run_at(connection: Connection, task: Row) -> datetime | None:
-    """When the run may start, if the last minute has had its share of runs."""
-    return await connection.fetchval(PACE, task["id"], RUNS_A_MINUTE - 1)
-
-
 async def _start(
-    connection: Connection,
-    settings: Settings,
-    task: Row,
-    call: Call,
-    place: Place,
-    run_id: UUID,
-    run_at: datetime | None,
+    connection: Connection, settings: Settings, task: Row, taken: Taken, place: Place, later: datetime | None
 ) -> Accepted:
     if not place.exists:
         await start(connection, _conversation(task, place))
     turn = Turn(
         task["prompt"],
-        context=context_of(task, call.payload),
+        context=context_of(task, taken.payload),
         files=task["attachments"],
-        principal_id=call.principal.id if call.principal else task["created_by"],
-        run=task_run(task) | {"run_at": run_at},
-        run_id=run_id,
+        principal_id=taken.principal_id or task["created_by"],
+        run=task_run(task) | {"run_at": later},
+        run_id=taken.run_id,
     )
-    return await reply(connection, settings, task["workspace_id"], place.conversation_id, turn)
+    accepted = await reply(connection, settings, task["workspace_id"], place.conversation_id, turn)
+    if place.exists and not task["trigger_config"]["trusted"]:
+        await connection.execute(DISTRUST, place.conversation_id)
+    return accepted
 
 
 def _conversation(task: Row, place: Place) -> NewConversation:
@@ -208,6 +221,7 @@ def _conversation(task: Row, place: Place) -> NewConversation:
 def context_of(task: Row, payload: Any) -> Json:
     """The payload as the model gets it; with it what the task itself gives."""
     given = {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
+    payload = told(payload)
     if given or not payload or not isinstance(payload, dict):
         return {"payload": payload, **given}
     return cast("Json", payload)

@@ -179,10 +179,8 @@ async def test_an_idempotency_key_that_is_none(client: httpx.AsyncClient, key: s
     [
         ("/budgets", "budgets"),
         ("/usage", "usage reports"),
-        ("/slack/events", "replies in Slack"),
         ("/v1/responses", "the OpenAI-compatible API"),
         ("/v1/chat/completions", "the OpenAI-compatible API"),
-        ("/unsubscribe/token", "unsubscribing by link"),
     ],
 )
 async def test_what_comes_later_is_refused_by_name(client: httpx.AsyncClient, path: str, feature: str) -> None:

@@ -54,6 +54,9 @@ NOT_BY_CHANCE = (
     "/tools/import",
     "/tool-sources/{source}/read",
     "POST /tools]",
+    "/slack/",
+    "/email/inbound",
+    "/decisions/",
 )
 OPENAPI = {
     "openapi": "3.1.0",
@@ -153,6 +156,7 @@ class Live:
             "conversation_id": answer["conversation_id"],
             "run_id": answer["run_id"],
             "task_id": task["id"],
+            "receipt_id": self.post(f"/tasks/webhooks/{task['id']}", {"n": 7})["receipt_id"],
             "delivery_id": self.until(f"/deliveries?task_id={told['id']}")["id"],
             "approval_id": self.until(f"/approvals?run_id={asking['run_id']}")["id"],
             "agent": self.post("/agents", {"name": f"agent-{number}"})["name"],

@@ -1,5 +1,6 @@
 """/tasks over HTTP: the contract's examples, refusals, secrets, starts by hand, fires, previews."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 SLACK = "https://hooks.slack.com/services/T000/B000/abcdefghijkl"
 DELEGATION = {"task_type": "delegation", "prompt": "What is 6*7?"}
 SCHEDULED = {"task_type": "scheduled", "prompt": "Report.", "schedule_expression": "0 9 * * *"}
+NOBODY = "00000000-0000-7000-8000-000000000009"
 
 
 async def create(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
@@ -64,7 +66,12 @@ async def test_a_schedule_waits_for_its_instant(client: httpx.AsyncClient) -> No
     [
         (DELEGATION | {"agent": "nobody"}, "agent", "unknown_reference"),
         (DELEGATION | {"system_prompt": "x"}, "system_prompt", "unknown_field"),
-        (DELEGATION | {"depends_on": [{"task": "x"}]}, "depends_on", "not_available"),
+        (DELEGATION | {"depends_on": [{"task": "x"}]}, "depends_on.0.task", "invalid_request"),
+        (DELEGATION | {"depends_on": [{"task": NOBODY}]}, "depends_on.0.task", "unknown_reference"),
+        (DELEGATION | {"depends_on": [{"task": NOBODY, "on": "failure"}]}, "depends_on.0.on", "invalid_request"),
+        (DELEGATION | {"depends_on": [{"task": NOBODY}] * 2}, "depends_on", "invalid_request"),
+        (DELEGATION | {"depends_on": [{"task": NOBODY}] * 21}, "depends_on", "invalid_request"),
+        (DELEGATION | {"depends_on": NOBODY}, "depends_on", "invalid_request"),
         (DELEGATION | {"priority": "high"}, "priority", "invalid_request"),
         (SCHEDULED | {"schedule_expression": "nope"}, "schedule_expression", "invalid_schedule"),
         (SCHEDULED | {"timezone": "Mars/Olympus"}, "timezone", "invalid_timezone"),
@@ -212,3 +219,43 @@ async def test_acts_are_written_down(client: httpx.AsyncClient, app: FastAPI) ->
     await client.post(f"/tasks/{task['id']}/disable")
     acts = (await client.get("/audit", params={"subject_id": task["id"]})).json()["items"]
     assert [act["action"] for act in acts] == ["task.disable", "task.create"]
+
+
+async def test_a_task_waits_for_another(client: httpx.AsyncClient) -> None:
+    first = await create(client, **DELEGATION, title="Import")
+    after = [{"task": first["id"], "on": "any"}]
+    then = await create(client, **DELEGATION, depends_on=after)
+    shown = [{"task": first["id"], "title": "Import", "on": "any", "state": "queued"}]
+    assert (then["state"], then["depends_on"]) == ("waiting", shown)
+    run = then["latest_run"]
+    assert (run["reason"], run["waiting_for"]) == ("waiting for the task Import (queued)", ["dependency"])
+    (listed, _) = (await client.get("/tasks")).json()["items"]
+    assert listed["depends_on"] == shown
+    explained = (await client.get(f"/runs/{run['id']}/explain")).json()
+    assert explained["next_action"]["command"] == f"parley runs cancel {run['id']}"
+    events = (await client.get(f"/runs/{run['id']}/events", headers={"Accept": "application/json"})).json()["items"]
+    assert [(event["event"], event["data"]["waiting_for"]) for event in events] == [("run.waiting", ["dependency"])]
+    circle = {"depends_on": [{"task": then["id"]}]}
+    refused = await client.patch(f"/tasks/{first['id']}", json=circle)
+    assert (refused.status_code, refused.json()["field"]) == (422, "depends_on")
+    assert "would wait for each other: 'Import'" in refused.json()["detail"]
+    await client.post(f"/runs/{first['latest_run']['id']}/cancel")
+    assert (await until(client, run["id"], "queued"))["waiting_for"] == []
+    free = await client.patch(f"/tasks/{then['id']}", json={"depends_on": None})
+    assert free.json()["depends_on"] == []
+
+
+async def test_a_task_that_waits_for_what_went_wrong_fails_at_once(client: httpx.AsyncClient) -> None:
+    first = await create(client, **DELEGATION, title="Import")
+    await client.post(f"/runs/{first['latest_run']['id']}/cancel")
+    then = await create(client, **DELEGATION, depends_on=[{"task": first["id"]}])
+    error = (await until(client, then["latest_run"]["id"], "failed"))["error"]
+    assert error["code"] == "dependency_failed"
+    assert "'Import'" in error["message"]
+
+
+async def until(client: httpx.AsyncClient, run_id: str, state: str) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        while (run := (await client.get(f"/runs/{run_id}")).json())["state"] != state:
+            await asyncio.sleep(0.01)
+    return run

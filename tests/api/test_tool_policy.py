@@ -69,6 +69,37 @@ async def test_a_rule_may_ask_about_untrusted_words_alone(client: httpx.AsyncCli
     assert (await ended(client, await hooked(client, "reverse hello"), "waiting"))["state"] == "waiting"
 
 
+@pytest.mark.parametrize("risk", ["write", "external", "money"])
+async def test_what_a_stranger_sets_off_asks_before_it_changes_anything(
+    client: httpx.AsyncClient, engine: Engine, risk: str
+) -> None:
+    await register(client, risk=risk)
+    await agent(client)
+    assert "olleh" in await reply(client, "reverse hello")
+    body = {
+        "task_type": "triggered",
+        "agent": "mirror",
+        "prompt": "reverse hello",
+        "trigger_config": {"correlation": "$.n"},
+    }
+    task = (await client.post("/tasks", json=body)).json()
+    first = (await client.post(f"/tasks/webhooks/{task['id']}", json={"n": 1})).json()
+    assert (await ended(client, first["run_id"], "waiting"))["waiting_for"] == ["approval"]
+    question = await pending(client, first["run_id"])
+    assert (question["tool"], question["risk"]) == ("reverse_string", risk)
+    await client.post(f"/approvals/{question['id']}/decision", json={"decision": "deny"})
+    assert "olleh" not in str((await ended(client, first["run_id"]))["result"])
+
+    replayed = await client.post(f"/tasks/{task['id']}/receipts/{first['receipt_id']}/replay")
+    later = await client.post(f"/conversations/{first['conversation_id']}/messages", json={"message": "reverse hello"})
+    for run_id in (replayed.json()["run_id"], later.json()["run_id"]):
+        assert (await ended(client, run_id, "waiting"))["state"] == "waiting", (
+            "so does what follows in the conversation"
+        )
+        question = await pending(client, run_id)
+        await client.post(f"/approvals/{question['id']}/decision", json={"decision": "deny"})
+
+
 async def test_an_agent_may_be_stricter_than_a_tool_and_never_laxer(client: httpx.AsyncClient, engine: Engine) -> None:
     shown = await register(client, approval="ask")
     assert (shown["approval"], shown["version"]) == ("ask", 1)

@@ -3,16 +3,19 @@
 import asyncio
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from app.db import Database
+from app.identity import create_key
 from tests.api.conftest import ADMIN_KEY, bearer
 
 TRIGGERED = {"task_type": "triggered", "prompt": "Say what happened."}
 REFUSED = (401, "webhook_refused")
+OTHER = UUID(int=255)
 
 
 async def create(client: httpx.AsyncClient, config: dict[str, Any] | None = None, **body: Any) -> dict[str, Any]:
@@ -272,6 +275,184 @@ async def test_beyond_sixty_a_minute_runs_start_later(client: httpx.AsyncClient,
     assert [str(row["id"]) for row in delayed] == [last.json()["run_id"]]
     assert "60 runs a minute" in (await receipts(client, task))[0]["reason"]
     assert (await client.get(f"/runs/{last.json()['run_id']}")).json()["reason"].startswith("starts ")
+
+
+ROWS = """
+select to_jsonb(c) - 'title' as c, to_jsonb(h) as h, to_jsonb(r) as r, to_jsonb(i) as i,
+    (select jsonb_agg(to_jsonb(e) - 'at' - 'conversation_id' - 'run_id' order by e.seq) from events e
+        where e.conversation_id = c.id) as e
+from receipts p join conversations c on c.id = p.conversation_id join heads h on h.conversation_id = c.id
+join runs r on r.id = p.run_id join inputs i on i.run_id = r.id where p.task_id = $1::text::uuid
+"""
+OF_ITS_OWN = {"id", "root_id", "conversation_id", "run_id", "root_run_id", "task_id", "created_at", "updated_at"}
+OF_ITS_OWN |= {"run_at", "queued_at", "active_run_id"}
+
+
+async def test_one_statement_writes_what_the_steps_write(client: httpx.AsyncClient, database: Database) -> None:
+    """A pace so low that calls are counted one by one goes by the steps; any other task's first call by one statement."""
+    found: list[dict[str, Any]] = []
+    for pace in (60, 40):
+        config = {"correlation": "$.n", "runs_per_minute": pace}
+        task = await create(
+            client,
+            config,
+            priority=3,
+            retry={"max_attempts": 2},
+            timeout_seconds=9,
+            concurrency={"key": "k", "limit": 2},
+        )
+        assert (await call(client, task, {"n": 7, "text": "a < b"})).status_code == 202
+        row = await database.fetchrow(ROWS, task["id"])
+        assert row
+        found.append({name: clean(row[name]) for name in row.keys()})  # noqa: SIM118 - a record iterates over values
+    assert found[0] == found[1]
+
+
+def clean(value: Any) -> Any:
+    """A row without what is each one's own."""
+    if not isinstance(value, dict):
+        return value
+    return {name: each for name, each in value.items() if name not in OF_ITS_OWN}
+
+
+async def test_a_task_whose_agent_has_a_newer_version_keeps_to_its_own(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    await client.post("/agents", json={"name": "clerk", "model": "demo"})
+    task = await create(client, agent="clerk")
+    await client.patch("/agents/clerk", json={"instructions": "Be brief."})
+    await client.post("/agents/clerk/publish", json={"version": 2})
+    assert (await call(client, task)).status_code == 202
+    assert await database.fetchval("select agent_version from runs") == 1
+
+
+async def test_a_tasks_own_pace(client: httpx.AsyncClient, database: Database) -> None:
+    task = await create(client, {"runs_per_minute": 2})
+    answers = await asyncio.gather(*(call(client, task) for _ in range(9)))
+    assert {answer.status_code for answer in answers} == {202}
+    late = "select round(extract(epoch from starts_at - received_at) / 60)::int as minutes, count(*) as n from receipts"
+    starts = {row["minutes"]: row["n"] for row in await database.fetch(f"{late} group by 1 order by 1")}
+    assert starts == {0: 2, 1: 2, 2: 2, 3: 2, 4: 1}
+    assert "over 2 runs a minute" in (await receipts(client, task))[0]["reason"]
+
+
+async def test_when_the_runs_of_an_hour_wait_the_sender_is_asked_to_come_again(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    task = await create(client, {"runs_per_minute": 1})
+    first = await call(client, task, headers={"webhook-id": "msg_1"})
+    await database.execute("update receipts set starts_at = now() + interval '59 minutes 30 seconds'")
+    refused = await call(client, task, headers={"webhook-id": "msg_2"})
+    assert code(refused) == (429, "rate_limited")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 31
+    repeat = await call(client, task, headers={"webhook-id": "msg_1"})
+    assert (repeat.status_code, repeat.json()["run_id"]) == (200, first.json()["run_id"])
+    assert await database.fetchval("select count(*) from runs") == 1
+    told = [(receipt["outcome"], receipt["reason"]) for receipt in await receipts(client, task)]
+    assert told[1] == ("refused", "the task starts 1 runs a minute, and those of an hour are waiting")
+    await database.execute("update receipts set starts_at = now() + interval '58 minutes' where starts_at is not null")
+    later = await call(client, task, headers={"webhook-id": "msg_2"})
+    assert later.status_code == 202, "the id of the refused call was not taken"
+
+
+async def replay(client: httpx.AsyncClient, task: dict[str, Any], receipt: str, **more: Any) -> httpx.Response:
+    return await client.post(f"/tasks/{task['id']}/receipts/{receipt}/replay", **more)
+
+
+async def test_a_replay_is_a_new_run_of_the_same_payload(client: httpx.AsyncClient, database: Database) -> None:
+    task = await create(client, {"correlation": "$.n"})
+    payload = {"n": 7, "text": "Over < here"}
+    first = (await call(client, task, payload, headers={"webhook-id": "msg_1"})).json()
+    whole = (await client.get(f"/tasks/{task['id']}/receipts/{first['receipt_id']}")).json()
+    assert (whole["payload"], whole["replay_of"]) == (payload, None)
+    await client.post(f"/tasks/{task['id']}/disable")
+    again = await replay(client, task, first["receipt_id"])
+    assert again.status_code == 202, again.text
+    receipt = again.json()
+    assert (receipt["outcome"], receipt["replay_of"]) == ("run", first["receipt_id"])
+    assert again.headers["Location"] == f"/runs/{receipt['run_id']}"
+    assert receipt["run_id"] != first["run_id"]
+    run = (await client.get(f"/runs/{receipt['run_id']}")).json()
+    assert run["conversation_id"] == first["conversation_id"]
+    bodies = [row["body"] for row in await database.fetch("select body from inputs")]
+    assert bodies[0] == bodies[1]
+    replayed = await replay(client, task, receipt["id"])
+    assert replayed.json()["replay_of"] == receipt["id"]
+
+
+async def test_a_replay_with_a_key_is_made_once(client: httpx.AsyncClient, database: Database) -> None:
+    task = await create(client)
+    first = (await call(client, task)).json()
+    key = {"Idempotency-Key": "again-1"}
+    answers = [(await replay(client, task, first["receipt_id"], headers=key)).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert await database.fetchval("select count(*) from runs") == 2
+
+
+async def test_a_replay_is_looked_at_as_the_task_is_now(client: httpx.AsyncClient) -> None:
+    task = await create(client, {"filter": {"path": "$.action", "equals": "opened"}})
+    closed = (await call(client, task, {"action": "closed"})).json()
+    still = await replay(client, task, closed["receipt_id"])
+    assert (still.status_code, still.json()["outcome"]) == (200, "filtered")
+    wanted = {"trigger_config": {"filter": {"path": "$.action", "equals": "closed"}}}
+    await client.patch(f"/tasks/{task['id']}", json=wanted)
+    assert (await replay(client, task, closed["receipt_id"])).json()["outcome"] == "run"
+
+
+async def test_what_can_not_be_replayed(client: httpx.AsyncClient) -> None:
+    task, other = await create(client, {"verifier": "token"}), await create(client)
+    params = {"token": token_of(task)}
+    first = (await call(client, task, params=params, headers={"webhook-id": "msg_1"})).json()
+    second = (await call(client, task, params=params, headers={"webhook-id": "msg_1"})).json()
+    await call(client, task)
+    refused = (await receipts(client, task))[0]
+    assert code(await replay(client, task, second["receipt_id"])) == (409, "conflict")
+    assert code(await replay(client, task, refused["id"])) == (409, "conflict")
+    assert code(await replay(client, other, first["receipt_id"])) == (404, "not_found")
+    assert code(await replay(client, {"id": first["receipt_id"]}, first["receipt_id"])) == (404, "not_found")
+    assert (await client.get(f"/tasks/{other['id']}/receipts/{first['receipt_id']}")).status_code == 404
+
+
+async def test_of_other_workspaces_nothing_is_replayed(guarded: httpx.AsyncClient, database: Database) -> None:
+    admin = bearer(ADMIN_KEY)
+    body = {**TRIGGERED, "trigger_config": {"verifier": "none"}}
+    task = (await guarded.post("/tasks", json=body, headers=admin)).json()
+    receipt = (await call(guarded, task)).json()["receipt_id"]
+    await database.execute("insert into workspaces (id, name) values ($1, 'other')", OTHER)
+    async with database.transaction(OTHER) as session:
+        theirs = bearer((await create_key(session, OTHER, "theirs", ["admin"])).text)
+    assert (await replay(guarded, task, receipt, headers=theirs)).status_code == 404
+    assert (await guarded.get(f"/tasks/{task['id']}/receipts/{receipt}", headers=theirs)).status_code == 404
+    assert (await replay(guarded, task, receipt, headers=admin)).status_code == 202
+
+
+@pytest.mark.parametrize("config", [{"correlation": "$.n"}, {}], ids=["correlated", "one conversation"])
+async def test_what_was_begun_in_trust_is_trusted_no_more_when_the_task_is_not(
+    client: httpx.AsyncClient, config: dict[str, Any]
+) -> None:
+    talk = "new" if config else "same"
+    task = await create(client, {**config, "trusted": True}, conversation=talk)
+
+    async def trusted() -> bool:
+        answer = (await call(client, task, {"n": 7})).json()
+        return (await client.get(f"/conversations/{answer['conversation_id']}")).json()["trusted"]
+
+    assert await trusted() is True
+    await client.patch(f"/tasks/{task['id']}", json={"trigger_config": config})
+    assert await trusted() is False
+    await client.patch(f"/tasks/{task['id']}", json={"trigger_config": {**config, "trusted": True}})
+    assert await trusted() is False
+
+
+async def test_a_long_payload_is_kept_whole_and_told_in_part(client: httpx.AsyncClient, database: Database) -> None:
+    task = await create(client)
+    answer = (await call(client, task, {"text": "x" * 300_000})).json()
+    kept = (await client.get(f"/tasks/{task['id']}/receipts/{answer['receipt_id']}")).json()
+    assert len(kept["payload"]["text"]) == 300_000
+    told = await database.fetchval(
+        "select length(body::text) from inputs where run_id = $1::text::uuid", answer["run_id"]
+    )
+    assert told < 250_000, "value and rendering, each of the beginning alone"
 
 
 async def test_a_disabled_task_starts_nothing(client: httpx.AsyncClient) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from typer.testing import CliRunner, Result
 
 from app import __version__
 from app.cli import parley
+from app.cli.output import shown
 from app.cli.reference import reference
 from app.cli.session import find_server
+from app.cli.tasks import instants_of
 from app.embedded import Home
 from app.errors import ConfigurationError
 from app.settings import Settings
@@ -178,3 +181,15 @@ def test_the_module_is_the_command() -> None:
 def test_the_page_is_up_to_date() -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
     assert page == reference(), "run: python -m app.cli.reference > docs/cli.md"
+
+
+def test_a_preview_tells_utc_and_the_schedules_zone_whatever_the_machines_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    instant = {"utc": "2026-03-29T01:00:00Z", "local": "2026-03-29T03:00:00+02:00", "note": None}
+    try:
+        (row,) = instants_of({"next": [instant]})
+        assert (shown(row["utc"]), shown(row["local"])) == ("2026-03-29 01:00 UTC", "2026-03-29 03:00 +02:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -142,11 +143,27 @@ def tasks(parley: Parley) -> None:
     assert "Monday" in preview
     assert len(preview.splitlines()) == 4
     assert "timezone" in parley("tasks", "preview", "0 9 * * 1", "--timezone", "Nowhere", code=1).stderr
+    spring = parley("tasks", "preview", "30 2 * * *", "--timezone", "Europe/Berlin", "--from", "2026-03-28T12:00:00Z")
+    assert "02:30 does not exist that day" in " ".join(spring.stdout.split())
+    assert "1 task to pause" in parley("tasks", "pause", task["id"], "--dry-run").stdout
+    assert "1 task paused" in parley("tasks", "pause", task["id"], "--reason", "release").stdout
+    assert parley.json("tasks", "resume", "--paused-for", "release") == {"count": 1}
     assert parley("tasks", "execute", task["id"], "--wait").stdout
+    assert "manual" in parley("tasks", "fires", task["id"]).stdout
     mails = wait_for(lambda: parley.json("outbox"))
     assert mails[0]["to"] == "ann@example.com"
     assert "Say hello" in parley("outbox", "1").stdout
-    assert parley.json("tasks", "create", "React", "--webhook")["webhook_url"]
+    hooked = parley.json("tasks", "create", "React", "--webhook")
+    httpx.post(hooked["webhook_url"], json={"order": 17}).raise_for_status()
+    (receipt,) = parley.json("tasks", "receipts", hooked["id"])["items"]
+    assert receipt["id"] in parley("tasks", "receipts", hooked["id"]).stdout
+    assert parley.json("tasks", "replay", hooked["id"], receipt["id"])["replay_of"] == receipt["id"]
+    assert parley("tasks", "replay", hooked["id"], receipt["id"], "--wait").stdout
+    assert "no receipt" in parley("tasks", "replay", hooked["id"], task["id"], code=1).stderr
+    rotated = parley.json("tasks", "rotate", hooked["id"], "--secret", "chosen-by-hand", "--overlap", "0")
+    assert (rotated["secret"], "chosen-by-hand" in rotated["webhook_url"]) == ("chosen-by-hand", True)
+    after = parley.json("tasks", "create", "What is 6*7?", "--after", f"{task['id']}:any", "--wait")
+    assert after["state"] == "completed"
 
 
 def keys(parley: Parley) -> None:

@@ -5,12 +5,13 @@ import base64
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 
 from app.credentials import Box
+from app.db import Database
 from app.egress import Egress
 from app.notifications.channel import Envelope, Means
 from app.notifications.notice import Notice
@@ -72,10 +73,10 @@ async def means(tmp_path: Path) -> AsyncIterator[Callable[..., Means]]:
     """Makes what channels send with from settings."""
     opened: list[Egress] = []
 
-    def make(**values: Any) -> Means:
+    def make(database: Database | None = None, **values: Any) -> Means:
         settings = make_settings(tmp_path, **values)
         opened.append(Egress(settings))
-        return Means(settings, opened[-1], Box.from_settings(settings))
+        return Means(settings, opened[-1], Box.from_settings(settings), cast("Any", database))
 
     yield make
     await asyncio.gather(*(egress.aclose() for egress in opened))

@@ -87,3 +87,62 @@ class MailServer:
             self.mails.append(cast("EmailMessage", mail))
             self.envelopes.append((envelope.mail_from or "", list(envelope.rcpt_tos)))
         return reply
+
+
+@dataclass
+class SlackApi:
+    """Slack's Web API as far as a bot posts with it: keeps the messages of each channel as they stand."""
+
+    messages: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    calls: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    answers: list[tuple[int, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    port: int = 0
+    _server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
+    def thread(self, channel: str) -> list[dict[str, Any]]:
+        return [message for (where, _), message in sorted(self.messages.items()) if where == channel]
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+                lines = [line.partition(":") for line in head.split("\r\n")[1:] if line]
+                headers = {name.lower(): value.strip() for name, _, value in lines}
+                body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+                method = head.split()[1].rpartition("/")[2]
+                self.calls.append((method, body, headers))
+                status, extra, answer = self.answers.pop(0) if self.answers else (200, {}, self._do(method, body))
+                raw = json.dumps(answer).encode()
+                out = [f"HTTP/1.1 {status} x", f"content-length: {len(raw)}", "content-type: application/json"]
+                out += [f"{name}: {value}" for name, value in extra.items()]
+                writer.write("\r\n".join([*out, "", ""]).encode() + raw)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    def _do(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
+        if method == "auth.test":
+            return {"ok": True, "team_id": "T0TEAM", "user_id": "U0BOT"}
+        channel = f"C{body['channel'].strip('#').upper()}" if body["channel"].startswith("#") else body["channel"]
+        if method == "chat.update":
+            if (channel, body["ts"]) not in self.messages:
+                return {"ok": False, "error": "message_not_found"}
+            self.messages[channel, body["ts"]] |= body
+            return {"ok": True, "channel": channel, "ts": body["ts"]}
+        ts = f"1700000000.{len(self.messages):06}"
+        self.messages[channel, ts] = {**body, "ts": ts}
+        return {"ok": True, "channel": channel, "ts": ts, "message": {"ts": ts, "team": "T0TEAM"}}

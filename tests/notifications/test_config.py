@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.credentials import Box
-from app.errors import ConfigurationError, InvalidRequest, NotAvailable, Unreadable
-from app.notifications.config import NotificationConfig, operator_allows, shown, slack_url
+from app.errors import ConfigurationError, InvalidRequest, Unreadable
+from app.notifications.config import NotificationConfig, callback_secrets, shown, slack_url
 from app.settings import Settings
 
 SLACK = "https://hooks.slack.com/services/YOUR/WEBHOOK"
@@ -21,8 +21,10 @@ def config(**values: Any) -> NotificationConfig:
     return NotificationConfig.model_validate(values)
 
 
-def check(given: NotificationConfig, *, default_slack: bool = False, allow: str = "") -> None:
-    given.check(default_slack=default_slack, allows_url=operator_allows(Settings.of(parley_egress_allow=allow)))
+def check(given: NotificationConfig, *, default_slack: bool = False, allow: str = "", bot: bool = False) -> None:
+    values = {"slack_webhook_url": SLACK.lower().replace("your", "t")} if default_slack else {}
+    token = {"slack_bot_token": "xoxb-1"} if bot else {}
+    given.check(Settings.of(parley_egress_allow=allow, **values, **token))
 
 
 def test_the_examples_of_the_contract_are_right() -> None:
@@ -39,19 +41,57 @@ def test_channels_follow_from_the_addresses_when_left_out() -> None:
     assert config(channels=[], email_address="a@b.c").channels == []
 
 
+CALLBACK = {"channels": ["webhook"], "callback_url": "https://example.com/hook"}
+SIGNING = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
+OLDER = "whsec_" + base64.b64encode(b"fedcba9876543210fedcba98").decode()
+
+
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({"channels": ["webhook"]}, "channels.0"),
-        ({"callback_url": "https://example.com"}, "callback_url"),
-        ({"callback_secret": "x"}, "callback_secret"),
-        ({"slack_channel": "#ops"}, "slack_channel"),
+        ({"channels": ["webhook"]}, "callback_url"),
+        ({"slack_webhook_url": SLACK, "slack_channel": "#ops"}, "slack_channel"),
+        ({"channels": ["slack"], "slack_channel": "#ops"}, "slack_channel"),
+        ({"slack_channel": "<!channel>"}, "slack_channel"),
+        ({"slack_channel": "#a\r\nb"}, "slack_channel"),
+        ({**CALLBACK, "callback_url": "http://example.com/hook"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "https://127.0.0.1/hook"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "https://10.0.0.1/hook"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "https://user:secret@example.com/"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "https://example.com/a\r\nX: y"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "https://example.com:22/"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "ftp://example.com/"}, "callback_url"),
+        ({**CALLBACK, "callback_url": "https://[::1"}, "callback_url"),
+        ({**CALLBACK, "callback_url": ""}, "callback_url"),
+        ({**CALLBACK, "callback_secret": "whsec_c2hvcnQ="}, "callback_secret"),
+        ({**CALLBACK, "callback_secret": "not base64 at all"}, "callback_secret"),
     ],
 )
-def test_what_comes_later_is_refused_by_name(values: dict[str, Any], field: str) -> None:
-    with pytest.raises(NotAvailable) as caught:
-        config(**values)
+def test_what_can_not_be_sent_to_is_refused_by_name(values: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(config(**values))
     assert caught.value.field == f"notification_config.{field}"
+
+
+def test_a_bot_and_a_callback_are_taken_where_the_server_allows_them() -> None:
+    check(config(slack_channel="#ops"), bot=True)
+    check(config(**CALLBACK, callback_secret=[SIGNING, OLDER]))
+    check(config(**{**CALLBACK, "callback_url": "http://127.0.0.1:9999/hook"}), allow="127.0.0.1:9999")
+    assert config(slack_channel="C012345", callback_url="https://example.com").channels == ["slack", "webhook"]
+
+
+def test_callback_secrets_are_sealed_and_rotated_by_sending_the_mask_of_the_old_one_back() -> None:
+    stored = config(**CALLBACK, callback_secret=SIGNING).stored(BOX, workspace=WORKSPACE, task=TASK)
+    assert SIGNING not in str(stored)
+    kept = config(**shown(stored))
+    assert kept.model_dump()["callback_secret"] == "****" + SIGNING[-4:]
+    both = config(**CALLBACK, callback_secret=[OLDER, "****" + SIGNING[-4:]])
+    again = both.stored(BOX, workspace=WORKSPACE, task=TASK, previous=stored)
+    assert callback_secrets(again, BOX, workspace=WORKSPACE, task=TASK) == [OLDER, SIGNING]
+    with pytest.raises(InvalidRequest, match="a mask"):
+        config(**CALLBACK, callback_secret="****abcd").stored(BOX, workspace=WORKSPACE, task=TASK, previous=stored)
+    with pytest.raises(ValidationError):
+        config(**CALLBACK, callback_secret=[SIGNING, OLDER, SIGNING])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +213,7 @@ def test_the_mask_sent_back_changes_nothing() -> None:
 
 @pytest.mark.parametrize("previous", [None, {}, {"slack_webhook_url": {"sealed": "x", "mask": "****ABCD"}}])
 def test_a_mask_of_nothing_stored_is_refused(previous: Any) -> None:
-    with pytest.raises(InvalidRequest, match="send the whole URL"):
+    with pytest.raises(InvalidRequest, match="send the whole value"):
         config(slack_webhook_url="****HOOK").stored(BOX, workspace=WORKSPACE, task=TASK, previous=previous)
 
 

@@ -162,6 +162,7 @@ class Person:
             (self.paused, 2),
             (self.flaky, 2),
             (self.narrow, 2),
+            (self.chained, 2),
             (self.telling, 2),
             (self.expiring, 1),
             (self.overdue, 1),
@@ -247,6 +248,12 @@ class Person:
         """Tasks of which two run at once."""
         await self._delegate("narrow", "note", concurrency={"key": "narrow", "limit": NARROW})
 
+    async def chained(self) -> None:
+        """Two tasks that do not wait for each other, and one that waits for both."""
+        first = [await self._delegate("chained", "note") for _ in range(2)]
+        depends_on = [{"task": task, "on": "any"} for task in first]
+        await self._delegate("chained", "note,note", depends_on=depends_on)
+
     async def expiring(self) -> None:
         """A question that nobody answers in time."""
         conversation = await self._conversation("hasty")
@@ -257,11 +264,12 @@ class Person:
         deadline = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
         await self._delegate("overdue", "pay", agent="unheard", deadline=deadline)
 
-    async def _delegate(self, kind: str, tools: str, *, agent: str = "suite", **fields: Any) -> None:
+    async def _delegate(self, kind: str, tools: str, *, agent: str = "suite", **fields: Any) -> str:
         name, prompt = self._prompt(tools, words=5)
         body = {"task_type": "delegation", "prompt": prompt, "agent": agent, **fields}
         task = await self.api.post("/tasks", body, key=str(uuid4()))
         self.memory.promises.append(Promise(kind, name, UUID(task["latest_run"]["id"])))
+        return task["id"]
 
     async def webhook(self) -> None:
         """A delivery that is sent up to three times, once while the first is under way."""

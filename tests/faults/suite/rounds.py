@@ -17,6 +17,7 @@ BESIDE = ("terminate", "flush", "postgres", "redis", "smtp", "outside", "http")
 LEADS_THERE = {
     "execute": "by_hand",
     "webhook": "webhook",
+    "depend": "chained",
     "retry": "retried",
     "fork": "forked",
     "detach": "detached",

@@ -1,0 +1,85 @@
+"""Decisions by the link of a mail: what the page shows, and what its form decides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from app import audit
+from app.answers.people import DECIDE, people, who_may
+from app.approvals import Decision, decide
+from app.audit import Entry
+from app.db import Database
+from app.errors import InvalidRequest, MissingScope
+from app.notifications.decision_links import DecisionLink
+from app.settings import Settings
+from app.settle import Settled
+
+ASKED = """
+select p.id, p.kind, p.tool, p.arguments, p.reason, p.decided_at, p.expires_at, c.title, a.name as agent, d.name as decided_by,
+    case when p.state = 'pending' and p.expires_at <= now() then 'expired' else p.state end as state
+from approvals p join conversations c on c.id = p.conversation_id join agents a on a.id = c.agent_id
+left join principals d on d.id = p.decided_by
+where p.id = $1 and p.workspace_id = $2
+"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as its page shows it."""
+
+    id: UUID
+    kind: str
+    tool: str | None
+    arguments: Any
+    state: str
+    reason: str | None
+    title: str
+    agent: str
+    decided_by: str | None
+    decided_at: datetime | None
+    expires_at: datetime | None
+
+
+async def asked(database: Database, link: DecisionLink) -> Asked | None:
+    """The question of a link; None when it is gone."""
+    row = await database.fetchrow(ASKED, link.approval_id, link.workspace_id)
+    return Asked(**dict(row)) if row else None
+
+
+def decision_of(form: Mapping[str, str], kind: str) -> Decision:
+    """What was said in the form.
+
+    Raises:
+        InvalidRequest: naming the field.
+    """
+    action = form.get("action")
+    if action not in ("approve", "deny"):
+        raise InvalidRequest("must be approve or deny", field="action")
+    if action == "deny":
+        return Decision(approve=False, reason=form.get("reason", "").strip()[:2000] or None)
+    given = {"question": {"answer": form.get("answer", "").strip()}, "effect": {"outcome": form.get("outcome", "")}}
+    return Decision(approve=True, arguments=given.get(kind))
+
+
+async def decide_linked(database: Database, settings: Settings, link: DecisionLink, decision: Decision) -> Settled:
+    """Decide as the person whom the link was sent to.
+
+    Raises:
+        MissingScope: when that person's keys here do not allow it any more.
+        AlreadyDecided: it was decided, withdrawn or has expired.
+        InvalidRequest: the form does not fit the question.
+    """
+    found = await people(database, settings, link.workspace_id, email=link.address)
+    who = who_may(found, DECIDE)
+    if found and who is None:
+        raise MissingScope(f"your API key does not allow it: it needs the scope {DECIDE}", extra={"scope": DECIDE})
+    principal_id = who.id if who else None
+    async with database.engine_tx("decide") as connection:
+        settled = await decide(connection, link.workspace_id, link.approval_id, decision, principal_id=principal_id)
+        action = f"approval.{'approve' if decision.approve else 'deny'}"
+        detail = {"by_mail": link.address, "reason": decision.reason}
+        entry = Entry(link.workspace_id, principal_id, action, "approval", str(link.approval_id), detail)
+        await audit.record_engine(connection, entry)
+    return settled

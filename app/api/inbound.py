@@ -1,0 +1,204 @@
+"""Where Slack and the mail provider bring what people answer: signed, or with a secret of ours."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import time
+from datetime import datetime
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from app.answers import Answered, Mailbox, NeutralMail, SlackDoor, answers_to, click_of, mail_of, message_of
+from app.api.access import Caller, edge_of, engine_of, may
+from app.api.limits import FORGERS
+from app.api.pages import Page, PageOf, paged
+from app.api.strict import is_json, read_json, resource
+from app.errors import BodyTooLarge, MalformedBody, NotAvailable, NotFound, UnsupportedMediaType, WebhookRefused
+from app.executor import Engine
+from app.verifiers import Signed, slack
+
+router = resource("answers")
+
+Reads = Annotated[Caller, may("conversations:read")]
+
+PATHS = ("/slack/", "/email/inbound")
+SLACK_BYTES = 1_000_000
+MAIL_BYTES = 35_000_000  # The largest mail that Postmark posts.
+REFUSED = "the call could not be verified"
+JSON_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+}
+FORM_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-www-form-urlencoded": {
+                "schema": {"type": "object", "properties": {"payload": {"type": "string"}}, "required": ["payload"]}
+            }
+        },
+    }
+}
+MAIL_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NeutralMail.model_json_schema(by_alias=True)}},
+    }
+}
+
+
+class AnsweredOut(BaseModel):
+    """What became of an answer."""
+
+    outcome: str = Field(
+        description="message, decision, duplicate, refused; ignored: it is no answer to anything here."
+    )
+    reason: str | None = Field(default=None, description="Why it was refused.")
+    run_id: UUID | None = Field(default=None, description="The run that answers it, or whose question it decides.")
+    challenge: str | None = Field(default=None, description="Slack's, when it tries whether the URL is ours.")
+
+
+class AnswerOut(BaseModel):
+    """One answer from outside."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    conversation_id: UUID
+    created_at: datetime
+    channel: Literal["email", "slack"]
+    sender: str = Field(description="The address, or the Slack id.")
+    outcome: Literal["message", "decision", "refused"]
+    reason: str | None = Field(description="Why it was refused.")
+    told: bool = Field(description="Whether its sender was told so: once per conversation.")
+    run_id: UUID | None
+
+
+@router.get("/conversations/{conversation_id}/answers", summary="The answers to a conversation from mail and Slack")
+async def list_answers(
+    conversation_id: UUID, caller: Reads, page: Annotated[PageOf, paged("answers")]
+) -> Page[AnswerOut]:
+    """What became of each, newest first; of those that were refused the last hundred."""
+    async with caller.transaction() as session:
+        found = await answers_to(session, caller.workspace_id, conversation_id, after=page.after, limit=page.fetch)
+    return page.cut(found, AnswerOut.model_validate)
+
+
+@router.post("/slack/events", summary="Take an event from Slack", openapi_extra=JSON_BODY)
+async def slack_events(request: Request) -> AnsweredOut:
+    """A person's message in a thread of ours becomes a message of its conversation; its answer goes to the same thread.
+
+    Signed by `SLACK_SIGNING_SECRET`. Everything but such a message is `ignored`. Slack's retries are duplicates.
+    """
+    payload = read_json(await _from_slack(request, "application/json"))
+    if not isinstance(payload, dict):
+        raise MalformedBody("an event is a JSON object")
+    event = cast("dict[str, Any]", payload)
+    if event.get("type") == "url_verification":
+        return AnsweredOut(outcome="ignored", challenge=str(event.get("challenge", ""))[:500])
+    said, engine = message_of(event), engine_of(request)
+    return await _done(engine, _slack(engine).message(said) if said else None)
+
+
+@router.post("/slack/interactivity", summary="Take a click from Slack", openapi_extra=FORM_BODY)
+async def slack_interactivity(request: Request) -> AnsweredOut:
+    """A click on Approve or Deny decides the question; a second click finds it decided. Signed like events."""
+    click = click_of(await _from_slack(request, "application/x-www-form-urlencoded"))
+    engine = engine_of(request)
+    return await _done(engine, _slack(engine).click(click) if click else None)
+
+
+@router.post("/email/inbound", summary="Take a mail from the mail provider", openapi_extra=MAIL_BODY)
+async def email_inbound(request: Request) -> AnsweredOut:
+    """A mail to a reply address becomes a message of its conversation; its answer comes back in the same thread.
+
+    With `EMAIL_INBOUND_SECRET` as password of HTTP Basic, or as bearer token. The body is Postmark's inbound webhook, or the
+    form shown here.
+    """
+    engine = engine_of(request)
+    secret = _configured(engine.settings.email_inbound_secret, "EMAIL_INBOUND_SECRET")
+    if not _knows(request, secret):
+        await _refuse(request)
+    if not is_json(request.headers.get("content-type", "")):
+        raise UnsupportedMediaType
+    payload = await asyncio.to_thread(read_json, await _body(request, MAIL_BYTES))
+    mail = await asyncio.to_thread(mail_of, payload)
+    return await _done(engine, Mailbox(engine.database, engine.settings).take(mail))
+
+
+def _slack(engine: Engine) -> SlackDoor:
+    return SlackDoor(engine.database, engine.settings, engine.egress)
+
+
+async def _done(engine: Engine, work: Any) -> AnsweredOut:
+    """Do it, and what it asks for after its commit."""
+    answered: Answered | None = None
+    if work is not None:
+        with contextlib.suppress(NotFound):  # The conversation was deleted meanwhile.
+            answered = await work
+    if answered is None:
+        return AnsweredOut(outcome="ignored")
+    if answered.accepted:
+        engine.welcome(answered.accepted)
+    if answered.settled:
+        engine.tell(answered.settled)
+    return AnsweredOut(outcome=answered.outcome, reason=answered.reason, run_id=answered.run_id)
+
+
+async def _from_slack(request: Request, content_type: str) -> bytes:
+    """The raw body of a call that Slack signed.
+
+    Raises:
+        WebhookRefused: when it did not.
+    """
+    secret = _configured(engine_of(request).settings.slack_signing_secret, "SLACK_SIGNING_SECRET")
+    body = await _body(request, SLACK_BYTES)
+    headers = {name: ",".join(request.headers.getlist(name)) for name in request.headers}
+    if not slack(Signed(headers, body, time.time()), secret):
+        await _refuse(request)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != content_type:
+        raise UnsupportedMediaType(f"send {content_type}")
+    return body
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(f"the body may have {limit} bytes")
+    return bytes(body)
+
+
+def _configured(secret: SecretStr | None, name: str) -> str:
+    if secret is None:
+        raise NotAvailable(f"answers are not taken here: {name} is not set")
+    return secret.get_secret_value()
+
+
+def _knows(request: Request, secret: str) -> bool:
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    given = value.strip()
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            given = ""
+    return hmac.compare_digest(given.encode(), secret.encode())
+
+
+async def _refuse(request: Request) -> None:
+    """Refuse a call, and count who makes such.
+
+    Raises:
+        WebhookRefused: always.
+    """
+    if engine_of(request).settings.auth_on:
+        await edge_of(request).limits.check(FORGERS, request.client.host if request.client else "unknown")
+    raise WebhookRefused(REFUSED)

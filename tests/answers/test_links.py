@@ -1,0 +1,123 @@
+"""A question is decided by the link of a mail: opening it decides nothing, the form does, once."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from app.settings import Settings
+from tests.answers.conftest import Office, links_of
+from tests.notifications.servers import MailServer
+
+BOSS = "boss@example.com"
+
+
+async def asked(office: Office, server: MailServer) -> tuple[str, dict[str, Any]]:
+    """The link of a mail that asks whether a tool may be called, and the approval."""
+    told = {"channels": ["email"], "email_address": BOSS}
+    await office.post("/tasks", task_type="delegation", prompt="Tell them.", agent="careful", notification_config=told)
+    await office.settled()
+    (link,) = links_of(server.mails[-1], "/decisions/")
+    (approval,) = (await office.get("/approvals"))["items"]
+    return link, approval
+
+
+async def state(office: Office, approval: dict[str, Any]) -> str:
+    return (await office.get(f"/approvals/{approval['id']}"))["state"]
+
+
+async def decide(office: Office, link: str, **form: str) -> httpx.Response:
+    return await office.http.post(link, data=form)
+
+
+async def test_the_link_opens_a_page_and_its_form_decides(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    for method in ("GET", "HEAD", "GET"):
+        opened = await office.http.request(method, link)
+        assert opened.status_code in (200, 405)
+    page = await office.http.get(link)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert (page.headers["referrer-policy"], page.headers["cache-control"]) == ("no-referrer", "no-store")
+    assert "<code>notify</code>" in page.text
+    assert "Hello &lt;b&gt;" in page.text
+    assert f"You decide as {BOSS}." in page.text
+    assert await state(office, approval) == "pending"
+    decided = await decide(office, link, action="approve")
+    assert (decided.status_code, "is <strong>approved</strong>" in decided.text) == (200, True)
+    await office.settled()
+    assert (await office.get("/audit", action="approval.approve"))["items"][0]["detail"]["by_mail"] == BOSS
+    again = await decide(office, link, action="deny")
+    assert again.status_code == 409
+    assert "the approval is approved" in again.text
+    assert "<form" not in (await office.http.get(link)).text
+    assert await state(office, approval) == "approved"
+
+
+async def test_clicks_at_once_are_one_decision(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    answers = await asyncio.gather(*(decide(office, link, action=each) for each in ("approve", "deny") * 3))
+    assert sorted(each.status_code for each in answers) == [200] + [409] * 5
+    assert await state(office, approval) in ("approved", "denied")
+
+
+async def test_a_denial_carries_its_reason(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    page = await decide(office, link, action="deny", reason="Not before <Monday>.")
+    assert "denied</strong>" in page.text
+    assert ": Not before &lt;Monday&gt;." in page.text
+    assert (await office.get(f"/approvals/{approval['id']}"))["reason"] == "Not before <Monday>."
+
+
+async def test_a_form_that_says_nothing_decides_nothing(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    for body in (b"", b"action=perhaps", b"\xff\xfe", b"a=1&" * 5):
+        answer = await office.http.post(link, content=body)
+        assert (answer.status_code, "must be approve or deny" in answer.text) == (422, True)
+    assert await state(office, approval) == "pending"
+
+
+async def test_a_principal_who_lost_the_scope_decides_nothing(office: Office, mail_server: MailServer) -> None:
+    await office.person("approvals:read", email=BOSS)
+    link, approval = await asked(office, mail_server)
+    assert (await decide(office, link, action="approve")).status_code == 403
+    assert await state(office, approval) == "pending"
+    principal = await office.person("approvals:write", email=BOSS)
+    assert (await decide(office, link, action="approve")).status_code == 200
+    assert await office.database.fetchval("select decided_by from approvals") == principal
+
+
+async def test_changed_cut_and_foreign_links_are_none(
+    office: Office, mail_server: MailServer, settings: Settings
+) -> None:
+    link, approval = await asked(office, mail_server)
+    token = link.removeprefix("/decisions/")
+    for position in range(0, len(token), 7):
+        changed = token[:position] + ("A" if token[position] != "A" else "B") + token[position + 1 :]
+        assert (await decide(office, f"/decisions/{changed}", action="approve")).status_code == 404
+    for wrong in (token[:-1], token[:20], token + "AAAA", "x", "é", "%00", "a" * 2000):
+        assert (await decide(office, f"/decisions/{wrong}", action="approve")).status_code in (404, 422), wrong
+    assert await state(office, approval) == "pending"
+
+
+async def test_a_link_expires(office: Office, mail_server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.notifications import decision_links
+
+    monkeypatch.setattr(decision_links, "OPEN_SECONDS", -1)
+    link, approval = await asked(office, mail_server)
+    assert (await office.http.get(link)).status_code == 404
+    assert (await decide(office, link, action="approve")).status_code == 404
+    assert await state(office, approval) == "pending"
+
+
+async def test_an_expired_question_says_so(office: Office, mail_server: MailServer) -> None:
+    link, _ = await asked(office, mail_server)
+    await office.database.execute("update approvals set expires_at = now() - interval '1 second'")
+    assert "<strong>expired</strong>" in (await office.http.get(link)).text
+    assert (await decide(office, link, action="approve")).status_code == 409
+
+
+async def test_a_deleted_conversation_takes_its_question_along(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    await office.database.execute("delete from approvals where id = $1", approval["id"])
+    assert (await office.http.get(link)).status_code == 404
