@@ -12,6 +12,7 @@ from app.sandbox import Limits
 from app.tools import Risk
 from app.tools.approval import check_policy
 from app.tools.definition import Definition, defined
+from app.tools.http import OWN as OWN_OF_OPERATION
 from app.tools.http import HttpSpec, define_http
 from app.tools.mcp import OWN, McpSpec
 from app.tools.python import PythonSpec, define
@@ -218,6 +219,8 @@ async def changed(spec: Spec, changes: ToolPatch) -> Definition | None:
         kept["timeout_seconds"] = None  # It follows from the limits, unless it is given too.
     if "method" in given:
         kept |= {"risk": None, "idempotent": None}  # So do these from the method.
+    if spec.kind == "openapi":
+        kept["own"] = spec.own | {name: value for name, value in given.items() if name in OWN_OF_OPERATION}
     return await definition_of(spec.kind, kept | given)
 
 
