@@ -1,5 +1,6 @@
 """What /tools takes: one body for every kind, and which of its fields each kind has."""
 
+import asyncio
 import re
 from decimal import Decimal
 from typing import Any, Literal
@@ -199,7 +200,9 @@ def spec_of(stored: dict[str, Any]) -> Spec:
 
 async def definition_of(kind: str, values: dict[str, Any]) -> Definition:
     """Check a definition; this runs the type checker, so no transaction may be open meanwhile."""
-    return await define(**values) if kind == "python" else define_http(**values, kind=kind)
+    if kind == "python":
+        return await define(**values)
+    return await asyncio.to_thread(define_http, **values, kind=kind)  # Large schemas take a while to check.
 
 
 async def changed(spec: Spec, changes: ToolPatch) -> Definition | None:
