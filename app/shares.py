@@ -1,7 +1,8 @@
 """Who may keep how much of what all share busy: what one workspace has hanging must leave room for the others."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -35,6 +36,15 @@ class Shares:
             own.release()
 
         return give_back
+
+    @asynccontextmanager
+    async def place(self, owner: UUID | None) -> AsyncGenerator[None]:
+        """Hold a place; wait for one as long as it takes."""
+        give_back = await self.take(owner)
+        try:
+            yield
+        finally:
+            give_back()
 
     def _share_of(self, owner: UUID | None) -> asyncio.Semaphore:
         if owner is None:

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from app.executor import Engine
+from app.models import new_id
 from app.settings import Settings
+from app.tools import sources
 from tests.engine import World, engine, in_turn, scripted, world
 from tests.executor.test_turns import text
 from workers.resident import Resident
@@ -86,3 +88,36 @@ async def test_a_run_that_takes_its_workers_down_is_poison(world: World, engine:
     assert (row["state"], row["error"]["code"]) == ("failed", "poison")
     await resident.stop()
     await world.check()
+
+
+async def test_a_server_that_hangs_delays_those_of_its_own_workspace_alone(
+    world: World, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs, read = new_id(), new_id(), asyncio.Event()
+    for workspace in (ours, theirs):
+        await world.database.execute("insert into workspaces (id, name) values ($1, $2)", workspace, str(workspace))
+    for number, workspace in enumerate([*[ours] * 20, theirs]):
+        await world.database.execute(
+            "insert into tool_sources (id, workspace_id, name, kind, spec, skipped, due_at)"
+            " values ($1, $2, $3, 'mcp', '{}', '[]', now() - make_interval(hours => 100 - $4))",
+            new_id(),
+            workspace,
+            f"server-{number}",
+            number,
+        )
+    begun: list[Any] = []
+
+    async def hang(database: Any, sessions: Any, due: Any) -> None:
+        begun.append(due["workspace_id"])
+        if due["workspace_id"] == ours:
+            await asyncio.Event().wait()
+        read.set()
+
+    monkeypatch.setattr(sources, "read_again", hang)
+    resident = Resident(engine)
+    resident.start()
+    try:
+        await asyncio.wait_for(read.wait(), 3)
+        assert sorted(map(str, begun)) == sorted(map(str, [ours, theirs]))
+    finally:
+        await resident.stop()

@@ -8,10 +8,12 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
 from app import approvals
+from app.db import Row
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.executor.engine import GRACE_SECONDS
@@ -35,6 +37,7 @@ DELIVERIES = 10  # Sent at a time ...
 BATCHES = 4  # ... in each of so many batches.
 WATCH_SECONDS = 30.0  # How often it is looked for what calls for an alert.
 SOURCES_SECONDS = 5.0  # How often it is looked whether an MCP server is due to be read.
+SOURCES = 8  # Read at once, each of another workspace.
 
 
 class Resident:
@@ -53,6 +56,8 @@ class Resident:
         self._tasks: list[asyncio.Task[None]] = []
         self.defects = 0
         self._sending: set[asyncio.Task[None]] = set()
+        self._read = asyncio.Event()
+        self._reading: dict[UUID, asyncio.Task[None]] = {}  # By the workspace.
         self._no_recovery_until = 0.0
 
     def start(self) -> None:
@@ -75,6 +80,11 @@ class Resident:
         """Stop claiming, let runs come to a step boundary, give the rest back."""
         self._stopping.set()
         self.ring(self._lane)
+        self._read.set()
+        reading = list(self._reading.values())
+        for task in reading:  # Another reads them when they are due next.
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
         # A look that has begun comes to its end: a claim cut off may have committed runs that nobody would execute.
         await asyncio.wait(self._tasks, timeout=GRACE_SECONDS)
         for task in self._tasks:
@@ -210,11 +220,24 @@ class Resident:
             await _wait(self._stopping, WATCH_SECONDS)
 
     async def _source_loop(self) -> None:
-        """Read the lists of MCP servers that are due, one after the other."""
+        """Read the lists of MCP servers that are due: of a workspace one at a time, so that one that hangs delays its own."""
         while not self._stopping.is_set():
-            while not self._stopping.is_set() and await sources.read_next(self._engine.database, self._engine.sessions):
-                pass
-            await _wait(self._stopping, SOURCES_SECONDS)
+            self._read.clear()
+            while len(self._reading) < SOURCES and not self._stopping.is_set():
+                due = await sources.next_due(self._engine.database, but=self._reading)
+                if due is None:
+                    break
+                self._reading[due["workspace_id"]] = asyncio.create_task(self._read_source(due))
+            await _wait(self._read, SOURCES_SECONDS)
+
+    async def _read_source(self, due: Row) -> None:
+        try:
+            await self._apart(sources.read_again(self._engine.database, self._engine.sessions, due))
+        except DatabaseUnavailable as error:
+            log.warning("worker.sources_wait", detail=error.detail)
+        finally:
+            del self._reading[due["workspace_id"]]
+            self._read.set()
 
     # --- indexing --------------------------------------------------------------------------------------
 

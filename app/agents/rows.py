@@ -1,5 +1,6 @@
 """The rows of agents: created, drafted, published, rolled back, deleted; and the one that is served."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -152,7 +153,8 @@ async def checked(session: AsyncSession, settings: Settings, workspace_id: UUID,
     Raises:
         InvalidRequest: naming the field.
     """
-    return check(spec, settings, await registry.names(session, workspace_id))
+    # Large schemas take a while to check: not on the event loop.
+    return await asyncio.to_thread(check, spec, settings, await registry.names(session, workspace_id))
 
 
 async def create(

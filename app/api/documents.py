@@ -376,7 +376,7 @@ async def _read(
     if len(content) > limit:
         raise BodyTooLarge(f"a document has at most {limit} bytes")
     media_type = reading.media_type_of(given, name, content, field=field)
-    found = await reading.read(content, media_type, field=field)
+    found = await reading.read(content, media_type, field=field, workspace_id=caller.workspace_id)
     return documents.checked(
         NewDocument(
             id=document_id,

@@ -78,19 +78,33 @@ class IdempotencyKey:
         """
         if self.key is None:
             return None
-        who = {
+        values = {**self._who(caller), "sha256": self.body_sha256, "kind": kind, "id": str(id)}
+        if await _row(door, CLAIM, values):
+            return None
+        made = await self.made(door, caller)
+        assert made is not None, "a key that can't be inserted is there"
+        return made
+
+    async def made(self, door: Connection | AsyncSession, caller: Caller) -> Repeat | None:
+        """What a request of this key has made already: asked before work that goes ahead of the creating transaction.
+
+        Raises:
+            IdempotencyConflict: when the key was used with another body.
+        """
+        kept = await _row(door, FIND, self._who(caller)) if self.key is not None else None
+        if kept is None:
+            return None
+        if kept["body_sha256"] != self.body_sha256:
+            raise IdempotencyConflict
+        return Repeat(kept["resource_kind"], kept["resource_id"])
+
+    def _who(self, caller: Caller) -> dict[str, Any]:
+        return {
             "workspace": caller.workspace_id,
             "principal": caller.principal.id,
             "route": self.route,
             "key": self.key,
         }
-        if await _row(door, CLAIM, {**who, "sha256": self.body_sha256, "kind": kind, "id": str(id)}):
-            return None
-        kept = await _row(door, FIND, who)
-        assert kept is not None, "a key that can't be inserted is there"
-        if kept["body_sha256"] != self.body_sha256:
-            raise IdempotencyConflict
-        return Repeat(kept["resource_kind"], kept["resource_id"])
 
     async def give_back(self, door: Connection | AsyncSession, id: object) -> None:
         """Let go of a key that was taken for a resource which was refused after all."""

@@ -1,5 +1,6 @@
 """The messages of a conversation: saying something, going on, reading what was said."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
@@ -84,7 +85,7 @@ async def say(
     prefer: Prefer = None,
 ) -> Any:
     """200 with the reply, 202 when it parks, backs off or takes longer than asked, or a stream of its events."""
-    turn = turn_of(caller, body.message, body)
+    turn = await turn_of(caller, body.message, body)
     return await _accept(conversation_id, approvals.answer_or_reply, turn, body, response, caller, key, prefer)
 
 
@@ -98,7 +99,7 @@ async def go_on(
     prefer: Prefer = None,
 ) -> Any:
     """With a message; without one from the last checkpoint, or by saying "Continue."."""
-    turn = turn_of(caller, body.message, body)
+    turn = await turn_of(caller, body.message, body)
     return await _accept(conversation_id, conversations.carry_on, turn, body, response, caller, key, prefer)
 
 
@@ -125,11 +126,12 @@ async def _accept(
     return await answer_to(caller, response, accepted, stream=body.stream, background=body.background, prefer=prefer)
 
 
-def turn_of(caller: Caller, text: str | None, body: MessageFields) -> Turn:
+async def turn_of(caller: Caller, text: str | None, body: MessageFields) -> Turn:
     """A message body as the turn it asks for."""
     refuse_later(body)
     check_context(body.context_data)
-    check_output_schema(body.output_schema, "output_schema")
+    if body.output_schema is not None:  # A large one takes a while to check.
+        await asyncio.to_thread(check_output_schema, body.output_schema, "output_schema")
     return Turn(
         text,
         context=body.context_data,

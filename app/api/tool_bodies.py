@@ -1,5 +1,6 @@
 """What /tools takes: one body for every kind, and which of its fields each kind has."""
 
+import asyncio
 import re
 from decimal import Decimal
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from app.sandbox import Limits
 from app.tools import Risk
 from app.tools.approval import check_policy
 from app.tools.definition import Definition, defined
+from app.tools.http import OWN as OWN_OF_OPERATION
 from app.tools.http import HttpSpec, define_http
 from app.tools.mcp import OWN, McpSpec
 from app.tools.python import PythonSpec, define
@@ -198,7 +200,9 @@ def spec_of(stored: dict[str, Any]) -> Spec:
 
 async def definition_of(kind: str, values: dict[str, Any]) -> Definition:
     """Check a definition; this runs the type checker, so no transaction may be open meanwhile."""
-    return await define(**values) if kind == "python" else define_http(**values, kind=kind)
+    if kind == "python":
+        return await define(**values)
+    return await asyncio.to_thread(define_http, **values, kind=kind)  # Large schemas take a while to check.
 
 
 async def changed(spec: Spec, changes: ToolPatch) -> Definition | None:
@@ -218,6 +222,8 @@ async def changed(spec: Spec, changes: ToolPatch) -> Definition | None:
         kept["timeout_seconds"] = None  # It follows from the limits, unless it is given too.
     if "method" in given:
         kept |= {"risk": None, "idempotent": None}  # So do these from the method.
+    if spec.kind == "openapi":
+        kept["own"] = spec.own | {name: value for name, value in given.items() if name in OWN_OF_OPERATION}
     return await definition_of(spec.kind, kept | given)
 
 

@@ -1,6 +1,7 @@
 """Tools from OpenAPI documents: looked at first, or saved; done again, each changed operation is a new version."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -86,24 +87,38 @@ async def take_in(body: ImportBody, caller: Caller, key: IdempotencyKey) -> Impo
         InvalidTool: naming what is wrong with the document.
         Duplicate: when a name is taken by a tool from elsewhere.
     """
+    if not body.preview and (repeated := await repeat(body.name, caller, key)):
+        return repeated
     await check_credential(body.credential, caller)
     read = await _read(body, caller)
     skipped = [(each.operation, each.reason) for each in read.skipped]
     found = Contents(read.definitions, skipped, read.names)
     async with caller.transaction() as session:
         taken = await _taken(body, caller, session, found, key)
-    return ImportOut(
-        name=body.name,
-        preview=body.preview,
-        tools=[show_taken(each) for each in taken],
-        skipped=[SkippedOut(operation=operation, reason=reason) for operation, reason in skipped],
-    )
+    return show_source(body.name, taken, skipped, preview=body.preview)
+
+
+async def repeat(name: str, caller: Caller, key: IdempotencyKey) -> ImportOut | None:
+    """A source in its present state, when this request has made it before."""
+    async with caller.transaction() as session:
+        if not await key.made(session, caller):
+            return None
+        source, tools = await sources.present(session, caller.workspace_id, name)
+    return show_source(name, tools, source.skipped)
+
+
+def show_source(name: str, tools: list[Taken], skipped: Iterable[Sequence[str]], *, preview: bool = False) -> ImportOut:
+    """A source as the answer shows it."""
+    left_out = [SkippedOut(operation=operation, reason=reason) for operation, reason in skipped]
+    return ImportOut(name=name, preview=preview, tools=[show_taken(each) for each in tools], skipped=left_out)
 
 
 async def _taken(body: ImportBody, caller: Caller, session: Any, found: Contents, key: IdempotencyKey) -> list[Taken]:
     who, workspace_id = caller.principal.id, caller.workspace_id
-    if body.preview or await key.claim(session, caller, "import", f"{new_id()} {body.name}"):
+    if body.preview:
         return [await sources.take(session, workspace_id, who, each, source=None) for each in found.definitions]
+    if await key.claim(session, caller, "import", f"{new_id()} {body.name}"):  # The same request came first, just now.
+        return (await sources.present(session, workspace_id, body.name))[1]
     spec = body.model_dump(mode="json", include=set(KEPT))
     source = await sources.put(session, workspace_id, body.name, "openapi", spec)
     taken = await sources.save(session, source, who, found)

@@ -12,7 +12,7 @@ from app.api.idempotency import IdempotencyKey, Idempotent
 from app.api.pages import Page, PageOf, paged
 from app.api.strict import resource
 from app.api.tool_bodies import ToolBody
-from app.api.tool_imports import ImportBody, ImportOut, SkippedOut, check_credential, show_taken, take_in
+from app.api.tool_imports import ImportBody, ImportOut, check_credential, repeat, show_source, take_in
 from app.errors import Conflict, ParleyError
 from app.models import RegisteredTool, ToolSource, new_id
 from app.tools import Risk
@@ -104,15 +104,18 @@ async def connect(body: ToolBody, caller: Caller, key: IdempotencyKey) -> Import
 
 
 async def _read_mcp(name: str, spec: McpSource, caller: Caller, key: IdempotencyKey) -> ImportOut:
-    """Ask the server, outside any transaction, then save its tools in one."""
+    """Ask the server, outside any transaction, then save its tools in one; a request that is repeated does neither."""
+    if repeated := await repeat(name, caller, key):
+        return repeated
     found = await rows.listing(caller.engine.sessions, caller.workspace_id, name, spec)
     who = caller.principal.id
     async with caller.transaction() as session:
-        await key.claim(session, caller, "tool_source", f"{new_id()} {name}")
-        source, taken = await rows.save_mcp(session, caller.workspace_id, who, name, spec, found)
-        audit.record(session, caller.entry("tool_source.read", "tool_source", name, tools=len(taken)))
-        skipped = [SkippedOut(operation=operation, reason=reason) for operation, reason in source.skipped]
-    return ImportOut(name=name, preview=False, tools=[show_taken(each) for each in taken], skipped=skipped)
+        if await key.claim(session, caller, "tool_source", f"{new_id()} {name}"):  # It came first, just now.
+            source, taken = await rows.present(session, caller.workspace_id, name)
+        else:
+            source, taken = await rows.save_mcp(session, caller.workspace_id, who, name, spec, found)
+            audit.record(session, caller.entry("tool_source.read", "tool_source", name, tools=len(taken)))
+        return show_source(name, taken, source.skipped)
 
 
 async def _show(session: Any, source: ToolSource) -> SourceOut:

@@ -1,6 +1,5 @@
 """The resource /tools."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
@@ -169,10 +168,10 @@ async def list_tools(
 ) -> Page[ToolOut]:
     """Built-in and registered tools by name."""
     after = page.position or ""
-    installed = [show_installed(tool, caller.settings) for name, tool in INSTALLED.items() if name > after]
+    wanted = [tool for name, tool in INSTALLED.items() if name > after and kind in (None, tool.kind)]
     async with caller.transaction() as session:
-        found = await rows.page(session, caller.workspace_id, after=after, limit=page.fetch)
-    tools = [tool for tool in [*installed, *map(show, found)] if kind in (None, tool.kind)]
+        found = await rows.page(session, caller.workspace_id, after=after, limit=page.fetch, kind=kind)
+    tools = [*(show_installed(tool, caller.settings) for tool in wanted), *map(show, found)]
     tools.sort(key=lambda tool: tool.name)
     return page.cut(tools, lambda tool: tool, key=lambda tool: tool.name)
 
@@ -187,14 +186,14 @@ async def get_tool(name: str, caller: Reads) -> ToolOut:
 
 
 @router.get("/tools/{name}/versions", summary="List versions")
-async def list_versions(name: str, caller: Reads) -> Page[ToolOut]:
+async def list_versions(name: str, caller: Reads, page: Annotated[PageOf, paged("tool versions")]) -> Page[ToolOut]:
     """All versions of a registered tool, newest first."""
     if name in INSTALLED:
         return Page(items=[show_installed(INSTALLED[name], caller.settings)], next_cursor=None)
     async with caller.transaction() as session:
         tool, _ = await rows.get(session, caller.workspace_id, name)
-        versions: Sequence[ToolVersion] = await rows.versions(session, tool)
-        return Page(items=[_of_version(tool, version) for version in versions], next_cursor=None)
+        versions = await rows.versions(session, tool, before=page.number, limit=page.fetch)
+        return page.cut(versions, lambda each: _of_version(tool, each), key=lambda each: each.version)
 
 
 def _of_version(tool: RegisteredTool, version: ToolVersion) -> ToolOut:
@@ -338,8 +337,10 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         clock=CallClock(tool.timeout_seconds),
         principal_id=caller.principal.id,
     )
-    async with caller.database.connection() as connection:
+    async with caller.database.engine_tx() as connection:
         repeat = await key.claim(connection, caller, "tool_call", context.effect_key)
+        if not repeat:  # Before the call: one that takes this process down has an author, too.
+            await audit.record_engine(connection, caller.entry("tool.execute", "tool", name, call=context.effect_key))
     if repeat:
         return await _executed(caller, repeat.uuid)
     try:

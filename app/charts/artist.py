@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from app.errors import ToolError
 from app.settings import Settings
+from app.shares import Shares
 
 SCRIPT = Path(__file__).with_name("drawing.py")
 IDLE_SECONDS = 120.0
@@ -29,12 +31,12 @@ class _Artist:
 
     def __init__(self) -> None:
         self._process: Process | None = None
-        self._turn = asyncio.Lock()
+        self._turns = Shares(1, 1)  # So that workspaces take turns, however many charts one wants.
         self._idle: asyncio.TimerHandle | None = None
 
-    async def draw(self, settings: Settings, chart: dict[str, Any]) -> Pictures:
+    async def draw(self, settings: Settings, chart: dict[str, Any], workspace_id: UUID | None) -> Pictures:
         """Have one chart drawn."""
-        async with self._turn:
+        async with self._turns.place(workspace_id):
             process = await self._ready(settings)
             try:
                 pictures = await _asked(process, chart)
@@ -46,7 +48,7 @@ class _Artist:
 
     async def aclose(self) -> None:
         """End the process."""
-        async with self._turn:
+        async with self._turns.place(None):
             await self._end()
 
     async def _ready(self, settings: Settings) -> Process:
@@ -68,18 +70,19 @@ class _Artist:
 _ARTIST = _Artist()
 
 
-async def draw(settings: Settings, chart: dict[str, Any]) -> Pictures:
+async def draw(settings: Settings, chart: dict[str, Any], workspace_id: UUID | None = None) -> Pictures:
     """Draw a chart.
 
     Args:
         settings: For `PARLEY_HOME`, where the library keeps its list of fonts.
         chart: What `app/charts/drawing.py` reads, checked by the caller.
+        workspace_id: Whose chart it is; workspaces take turns.
 
     Raises:
         ToolError: when it can't be drawn.
     """
     try:
-        return await _ARTIST.draw(settings, chart)
+        return await _ARTIST.draw(settings, chart, workspace_id)
     except (asyncio.IncompleteReadError, OSError) as error:
         raise ToolError("the process that draws charts ended; call again") from error
 

@@ -40,7 +40,9 @@ Cursor = Annotated[str | None, typer.Option("--cursor", help="Where the list bef
 @with_server
 def list_tools(
     session: Session,
-    kind: Annotated[str | None, typer.Option("--kind", help="builtin, extension, python, http or openapi.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="builtin, extension, python, http, openapi or mcp.")
+    ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> None:

@@ -7,9 +7,11 @@ import sys
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from app.errors import UnreadableDocument
 from app.knowledge.html import Article
+from app.shares import Shares
 
 PLAIN, MARKDOWN, HTML, PDF = "text/plain", "text/markdown", "text/html", "application/pdf"
 # By how a name ends, for uploads that come without a type or with one that says nothing.
@@ -30,10 +32,10 @@ KINDS = {PDF: "pdf", HTML: "html"}
 ARTICLE = "article"
 WALL_SECONDS = 60.0  # Longer than the reader's own limit of CPU time, for a machine that is busy.
 ARTICLE_SECONDS = 20.0
-READERS = 2  # At once, and as many for articles: neither waits for the other.
+READERS = 2  # At once, one for each workspace, and as many for articles: neither waits for the other.
 MAX_CHARACTERS = 10_000_000
 
-_readers, _articles = asyncio.Semaphore(READERS), asyncio.Semaphore(READERS)
+_readers, _articles = Shares(READERS, 1), Shares(READERS, 1)
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ def media_type_of(given: str | None, name: str, content: bytes, *, field: str) -
     raise UnreadableDocument(f"{said} is not read: send text, Markdown, HTML or PDF", field=field)
 
 
-async def read(content: bytes, media_type: str, *, field: str) -> Reading:
+async def read(content: bytes, media_type: str, *, field: str, workspace_id: UUID | None = None) -> Reading:
     """The text of a file.
 
     Raises:
         UnreadableDocument: naming the field, with the reason in words.
     """
     if media_type in KINDS:
-        return await _read_apart(content, media_type, field)
+        return await _read_apart(content, media_type, field, workspace_id)
     return checked(Reading(decoded(content, field=field), media_type), field=field)
 
 
@@ -111,8 +113,8 @@ def checked(reading: Reading, *, field: str) -> Reading:
     return reading
 
 
-async def _read_apart(content: bytes, media_type: str, field: str) -> Reading:
-    found = await _extracted(content, (KINDS[media_type],), field)
+async def _read_apart(content: bytes, media_type: str, field: str, workspace_id: UUID | None) -> Reading:
+    found = await _extracted(content, (KINDS[media_type],), field, workspace_id)
     reading = Reading(_storable(found["text"]), media_type, _storable(found["title"]), tuple(found["pages"]))
     return checked(reading, field=field)
 
@@ -123,19 +125,19 @@ def _storable(text: str) -> str:
     return text if text.isascii() else "".join("\ufffd" if "\ud800" <= each <= "\udfff" else each for each in text)
 
 
-async def read_article(markup: str, url: str, *, field: str) -> Article:
+async def read_article(markup: str, url: str, *, field: str, workspace_id: UUID | None = None) -> Article:
     """What a web page is about, read apart: few strangers' pages at once, and none for long.
 
     Raises:
         UnreadableDocument: naming the field, with the reason in words.
     """
-    found = await _extracted(markup.encode(errors="replace"), (ARTICLE, url), field)
+    found = await _extracted(markup.encode(errors="replace"), (ARTICLE, url), field, workspace_id)
     return Article(**{name: _storable(text) for name, text in found.items()})
 
 
-async def _extracted(content: bytes, asked: tuple[str, ...], field: str) -> dict[str, Any]:
+async def _extracted(content: bytes, asked: tuple[str, ...], field: str, workspace_id: UUID | None) -> dict[str, Any]:
     is_article = asked[0] == ARTICLE
-    async with _articles if is_article else _readers:
+    async with (_articles if is_article else _readers).place(workspace_id):
         # Nothing of our environment: a foreign file is read there.
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "app.knowledge.extract", *asked),

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 
-import structlog
+from app.errors import Unavailable
 
 ACCOUNT = 61337  # a user and group that no system gives away
 OPEN_FILES = 64
@@ -32,8 +32,6 @@ exec {env} -i {nice} -n {niceness} {setpriv} {drop} /proc/self/fd/3 "$@"
 """
 DROP = "--no-new-privs"
 DROP_ROOT = f"--reuid={ACCOUNT} --regid={ACCOUNT} --clear-groups --inh-caps=-all --bounding-set=-all {DROP}"
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,11 @@ class Launcher:
 
 
 def launcher() -> Launcher:
-    """The launcher that works here; where none does, workers run as we do."""
+    """The launcher that works here; where none does, workers run as we do.
+
+    Raises:
+        Unavailable: we are root, and workers would be, too.
+    """
     script = _script()
     if script is not None:
         made = _in_memory(script)
@@ -63,7 +65,7 @@ def launcher() -> Launcher:
             return made
         made.close()
     if os.geteuid() == 0:
-        log.warning("sandbox.privileged", hint="the sandbox's workers run as root: install setpriv, or start as a user")
+        raise Unavailable("code is not run as root: install setpriv (of util-linux), or start Parley as a plain user")
     return Launcher()
 
 

@@ -44,7 +44,6 @@ WALL_CLOCK_GRACE_SECONDS = 0.5  # so that the interpreter can say itself that ti
 SETTLE_SECONDS = 0.1
 PRINT_BYTES = 65_536
 ERROR_CHARACTERS = 2_000
-RECURSION_DEPTH = 200
 DIAGNOSTIC = re.compile(r"^[^:\n]*:(\d+):\d+: \w+\[[\w-]+\] (.*)$", re.MULTILINE)
 
 Turn = Callable[[AsyncMontySession], Coroutine[Any, Any, Any]]
@@ -58,6 +57,7 @@ class Limits(BaseModel):
     seconds: float = Field(5.0, gt=0, le=60, description="Running time.")
     memory_mb: int = Field(64, ge=4, le=512, description="Memory in MB.")
     output_bytes: int = Field(65_536, ge=16, le=1_000_000, description="Longest result as JSON.")
+    recursion_depth: int = Field(200, ge=10, le=1_000, description="How deep its calls may nest.")
 
 
 DEFAULT_LIMITS = Limits.model_validate({})
@@ -222,7 +222,7 @@ def _resources(limits: Limits) -> ResourceLimits:
         "max_feed_duration_secs": limits.seconds,
         "max_total_sleep_secs": limits.seconds,
         "max_memory": limits.memory_mb * 2**20,
-        "max_recursion_depth": RECURSION_DEPTH,
+        "max_recursion_depth": limits.recursion_depth,
         "max_suspensions": 1000,
     }
 

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import UUID
 
 from app.errors import ToolError
 from app.settings import Settings
@@ -46,13 +47,13 @@ order by pg_catalog.pg_table_is_visible(c.oid) desc, n.nspname limit 1
 """
 
 
-async def describe(settings: Settings, table: str | None) -> dict[str, Any]:
+async def describe(settings: Settings, table: str | None, workspace_id: UUID | None = None) -> dict[str, Any]:
     """The tables and views that may be read with their columns, or one of them in detail.
 
     Raises:
         ToolError: when there is no such table, or the database can't be asked.
     """
-    async with session(settings) as connection:
+    async with session(settings, workspace_id) as connection:
         return await (_table(connection, table) if table else _tables(connection))
 
 

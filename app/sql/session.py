@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
+from uuid import UUID
 
 import asyncpg as untyped_asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import structlog
 
 from app.errors import ConfigurationError, ToolError
 from app.settings import Settings, is_loopback, place_of, plain_dsn
+from app.shares import Shares
 from app.sql.statement import Called, Statement, position_of
 
 asyncpg = cast(Any, untyped_asyncpg)
@@ -25,6 +27,7 @@ CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 10.0
 TOTAL_SECONDS = 18.0  # below the tools' own time, so that the error says more than that time is up
 MAX_SESSIONS = 8  # of one process; calls beyond them wait
+SESSIONS_OF_ONE = 4  # of one workspace
 MAX_ROWS = 200
 MAX_BYTES = 50_000  # of the rows as JSON: below what a model's history takes whole
 BATCH_ROWS = 20
@@ -85,7 +88,7 @@ order by 1 limit 1
 
 log = structlog.stdlib.get_logger(__name__)
 
-_places = asyncio.Semaphore(MAX_SESSIONS)
+_places = Shares(MAX_SESSIONS, SESSIONS_OF_ONE)
 _warned: set[str] = set()
 
 
@@ -146,8 +149,8 @@ async def examine(settings: Settings) -> Role:
 
 
 @asynccontextmanager
-async def session(settings: Settings) -> AsyncGenerator[Any]:
-    """A connection in a read-only transaction, for one call.
+async def session(settings: Settings, workspace_id: UUID | None = None) -> AsyncGenerator[Any]:
+    """A connection in a read-only transaction, for one call of a workspace.
 
     Raises:
         ToolError: when it can't be had, or its role must not be used, or a statement fails in it.
@@ -157,7 +160,7 @@ async def session(settings: Settings) -> AsyncGenerator[Any]:
     assert settings.sql_tool_url is not None
     dsn = settings.sql_tool_url.get_secret_value()
     try:
-        async with asyncio.timeout(TOTAL_SECONDS), _places:
+        async with asyncio.timeout(TOTAL_SECONDS), _places.place(workspace_id):
             connection = await _connect(dsn)
             try:
                 await connection.execute(BEGIN)
@@ -225,13 +228,13 @@ async def _role(connection: Any, *, look_for_writable: bool = True) -> Role:
 # --- a query --------------------------------------------------------------------------------------
 
 
-async def query(settings: Settings, statement: Statement) -> dict[str, Any]:
+async def query(settings: Settings, statement: Statement, workspace_id: UUID | None = None) -> dict[str, Any]:
     """Run one statement and read its first rows.
 
     Raises:
         ToolError: saying what is wrong, and where.
     """
-    async with session(settings) as connection:
+    async with session(settings, workspace_id) as connection:
         await _refuse_acting(connection, statement)
         try:
             if statement.explains:

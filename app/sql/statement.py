@@ -14,6 +14,8 @@ pgparse = cast(Any, untyped_pgparse)
 Tree = dict[str, Any]
 
 READING = frozenset({"SelectStmt", "ExplainStmt"})
+# They show statements of others, who may be of other workspaces: all act as the same role.
+OF_OTHERS = re.compile(r"pg_stat_(activity|get_activity|get_backend_\w+|statements\w*|monitor\w*)")
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 LOCKING = r"FOR\s+(?:NO\s+KEY\s+|KEY\s+)?(?:UPDATE|SHARE)"
 # What a syntax tree calls some statements, where that is not what people write.
@@ -28,6 +30,7 @@ WORDS = {
     "VariableSetStmt": "SET or RESET",
     "VariableShowStmt": "SHOW",
 }
+STATEMENTS_OF_OTHERS = "it shows what others ask of the database"
 WHAT_IS_READ = "only SELECT, WITH ... SELECT, VALUES, TABLE and EXPLAIN of these are run"
 
 
@@ -79,7 +82,11 @@ def parse(sql: str) -> Statement:
         raise ToolError(f"query: {where}: a second statement; one call runs one statement")
     kind, body = next(iter(cast(Tree, found[0]["stmt"]).items()))
     _refuse_writing(sql, kind, body)
-    return Statement(_alone(sql, found[0]), kind == "ExplainStmt", tuple(_called(sql, body)))
+    statement = Statement(_alone(sql, found[0]), kind == "ExplainStmt", tuple(_called(sql, body)))
+    for called in statement.called:
+        if OF_OTHERS.fullmatch(called.name):
+            raise ToolError(f"query: {called.place}: {called.name} is refused: {STATEMENTS_OF_OTHERS}")
+    return statement
 
 
 def position_of(sql: str, offset: int) -> str:
@@ -113,6 +120,8 @@ def _refuse_writing(sql: str, kind: str, body: Tree) -> None:
         if name.endswith("Stmt") and name not in READING:
             word = _word(name)
             _refuse(sql, node, word.split()[0], f"{word} is refused: {WHAT_IS_READ}")
+        if OF_OTHERS.fullmatch(relation := str(node.get("relname") or "")):
+            _refuse(sql, node, "", f"{relation} is refused: {STATEMENTS_OF_OTHERS}")
         if name == "intoClause":
             _refuse(sql, node, "INTO", "SELECT INTO is refused: it makes a table")
         if name == "LockingClause":

@@ -80,7 +80,7 @@ class CreateChart(Arguments):
 async def create(context: ToolContext, arguments: CreateChart) -> dict[str, Any]:
     """Draw the chart and keep both pictures."""
     chart = read_chart(arguments.chart_type, arguments.data) | {"title": _text(arguments.title, "title", 200)}
-    pictures = await charts.draw(context.settings, chart)
+    pictures = await charts.draw(context.settings, chart, context.workspace_id)
     name = re.sub(r"[^a-z0-9]+", "-", arguments.title.lower()).strip("-")[:60] or "chart"
     kept = [
         await context.keep(f"{name}.svg", "image/svg+xml", pictures.svg),

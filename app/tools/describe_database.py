@@ -18,7 +18,7 @@ class DescribeDatabase(Arguments):
 
 async def describe(context: ToolContext, arguments: DescribeDatabase) -> dict[str, Any]:
     """The tables with their columns, or one table in detail."""
-    return await sql.describe(context.settings, arguments.table)
+    return await sql.describe(context.settings, arguments.table, context.workspace_id)
 
 
 TOOL = Tool(

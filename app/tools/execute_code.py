@@ -10,7 +10,7 @@ from app.sandbox import Limits
 from app.tools.code import MARGIN_SECONDS, host_of
 from app.tools.tool import Arguments, Risk, Tool, ToolContext, parameters_of, validated
 
-LIMITS = Limits(seconds=10, memory_mb=128, output_bytes=50_000)
+LIMITS = Limits(seconds=10, memory_mb=128, output_bytes=50_000, recursion_depth=200)
 SAID_CHARACTERS = 1_000
 
 

@@ -1,6 +1,7 @@
 """fetch_url: read a web page, a PDF document or a text by its address."""
 
 from typing import Any
+from uuid import UUID
 
 import httpx
 from pydantic import Field
@@ -40,7 +41,7 @@ async def read(context: ToolContext, arguments: FetchUrl) -> dict[str, Any]:
         timeout_seconds=TIMEOUT_SECONDS,
         follow_redirects=True,
     )
-    article = await readable(response)
+    article = await readable(response, context.workspace_id)
     return {
         "url": response.url,
         "title": article.title,
@@ -51,7 +52,7 @@ async def read(context: ToolContext, arguments: FetchUrl) -> dict[str, Any]:
     }
 
 
-async def readable(response: Response) -> Article:
+async def readable(response: Response, workspace_id: UUID) -> Article:
     """What an answer says.
 
     Raises:
@@ -59,24 +60,24 @@ async def readable(response: Response) -> Article:
     """
     kind = response.content_type
     if kind == reading.PDF or (kind in reading.SAYS_NOTHING and response.body.startswith(b"%PDF-")):
-        return await _document(response)
+        return await _document(response, workspace_id)
     if kind in HTML_TYPES or (not kind and response.body.lstrip()[:1] == b"<"):
-        return await _article(response)
+        return await _article(response, workspace_id)
     if not kind or kind.startswith("text/") or kind in TEXT_TYPES or kind.endswith(TEXT_SUFFIXES):
         return Article("", response.text, "")
     raise ToolError(f"fetch_url reads pages, PDF documents and text; {httpx.URL(response.url).host} sent {kind}")
 
 
-async def _article(response: Response) -> Article:
+async def _article(response: Response, workspace_id: UUID) -> Article:
     try:
-        return await reading.read_article(_markup(response), response.url, field="url")
+        return await reading.read_article(_markup(response), response.url, field="url", workspace_id=workspace_id)
     except UnreadableDocument as error:
         raise ToolError(f"the page of {httpx.URL(response.url).host}: {error.detail}") from error
 
 
-async def _document(response: Response) -> Article:
+async def _document(response: Response, workspace_id: UUID) -> Article:
     try:
-        document = await reading.read(response.body, reading.PDF, field="url")
+        document = await reading.read(response.body, reading.PDF, field="url", workspace_id=workspace_id)
     except UnreadableDocument as error:
         raise ToolError(f"the PDF document of {httpx.URL(response.url).host}: {error.detail}") from error
     return Article(document.title, document.text, "")

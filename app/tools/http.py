@@ -21,6 +21,8 @@ from app.tools.tool import DEFAULT_TIMEOUT_SECONDS, Risk, Tool, ToolContext
 NAME = re.compile(rf"[a-zA-Z_][a-zA-Z0-9_-]{{2,{NAME_CHARACTERS - 1}}}")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+# What a person may say of a document's operation, and the document not.
+OWN = ("risk", "idempotent", "timeout_seconds", "retries", "cost_usd", "response_path", "digest", "validate_responses")
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 MAX_ANSWER_BYTES = 1_000_000
 MAX_ERROR_CHARACTERS = 500
@@ -33,7 +35,10 @@ PATH_STEP, RESPONSE_PATH = re.compile(STEP), re.compile(rf"\$?(?:{STEP})*")
 
 
 class HttpSpec(BaseModel):
-    """One version of an HTTP tool, as it is stored; tools of OpenAPI documents are the same."""
+    """One version of an HTTP tool, as it is stored; tools of OpenAPI documents are the same.
+
+    `own` is what a person has said of a document's tool; it stays when the document is imported again.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,6 +66,7 @@ class HttpSpec(BaseModel):
     timeout_seconds: float
     retries: int = RETRIES
     cost_usd: Decimal = Decimal(0)
+    own: dict[str, Any] = Field(default_factory=dict[str, Any])
 
 
 def define_http(
@@ -115,7 +121,7 @@ def define_http(
             query=dict(query or {}),
             body=body,
             parameters=parameters,
-            risk=_risk_of(method, risk),
+            risk=risk_of(method, risk),
             idempotent=method in SAFE_METHODS if idempotent is None else idempotent,
             timeout_seconds=timeout_seconds or DEFAULT_TIMEOUT_SECONDS,
             **others,
@@ -123,7 +129,8 @@ def define_http(
     )
 
 
-def _risk_of(method: str, risk: Risk | None) -> Risk:
+def risk_of(method: str, risk: Risk | None) -> Risk:
+    """What a request may do at least, whatever is said of it."""
     if method in SAFE_METHODS:
         return risk or Risk.READ
     return Risk.MONEY if risk is Risk.MONEY else Risk.EXTERNAL

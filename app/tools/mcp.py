@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from mimetypes import guess_extension
 from typing import Any, Literal, cast
@@ -126,13 +126,6 @@ def define_mcp(own_name: str, source_name: str, source: McpSource, tool: Json) -
             timeout_seconds=source.timeout_seconds or TIMEOUT_SECONDS,
         )
     )
-
-
-def with_own(definition: Definition, own: Mapping[str, Any]) -> Definition:
-    """A definition with what a person has said of its tool."""
-    if not own:
-        return definition
-    return defined(McpSpec.model_validate(definition.spec | dict(own) | {"own": dict(own)}))
 
 
 def _schema(schema: Json) -> Json:

@@ -21,7 +21,7 @@ class QueryDatabase(Arguments):
 
 async def query(context: ToolContext, arguments: QueryDatabase) -> dict[str, Any]:
     """The first rows of the answer, decimals as texts."""
-    return await sql.query(context.settings, sql.parse(arguments.query))
+    return await sql.query(context.settings, sql.parse(arguments.query), context.workspace_id)
 
 
 TOOL = Tool(

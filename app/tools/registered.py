@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Duplicate, NotFound
-from app.models import RegisteredTool, ToolVersion, new_id
+from app.models import RegisteredTool, ToolSource, ToolVersion, new_id
 from app.tools.definition import Definition
 
 Stored = tuple[RegisteredTool, ToolVersion]
@@ -81,8 +81,10 @@ async def get(session: AsyncSession, workspace_id: UUID, name: str, *, lock: boo
     return tool, version
 
 
-async def page(session: AsyncSession, workspace_id: UUID, *, after: str | None, limit: int) -> Sequence[Stored]:
-    """Tools by name, from after one on."""
+async def page(
+    session: AsyncSession, workspace_id: UUID, *, after: str | None, limit: int, kind: str | None = None
+) -> Sequence[Stored]:
+    """Tools by name, from after one on; of one kind when it is named."""
     query = (
         select(RegisteredTool, ToolVersion)
         .join(
@@ -95,13 +97,38 @@ async def page(session: AsyncSession, workspace_id: UUID, *, after: str | None, 
     )
     if after is not None:
         query = query.where(RegisteredTool.name.collate("C") > after)
+    if kind is not None:
+        query = query.where(RegisteredTool.kind == kind)
     return [(tool, version) for tool, version in await session.execute(query)]
 
 
-async def versions(session: AsyncSession, tool: RegisteredTool) -> Sequence[ToolVersion]:
-    """The versions of a tool, newest first."""
-    query = select(ToolVersion).where(ToolVersion.tool_id == tool.id).order_by(ToolVersion.version.desc())
+async def of_source(session: AsyncSession, source: ToolSource) -> Sequence[ToolVersion]:
+    """What is served of a source's enabled tools, by name."""
+    query = (
+        select(ToolVersion)
+        .join(
+            RegisteredTool,
+            (ToolVersion.tool_id == RegisteredTool.id) & (ToolVersion.version == RegisteredTool.published_version),
+        )
+        .where(
+            RegisteredTool.workspace_id == source.workspace_id,
+            RegisteredTool.source_id == source.id,
+            RegisteredTool.deleted_at.is_(None),
+            RegisteredTool.enabled,
+        )
+        .order_by(RegisteredTool.name.collate("C"))
+    )
     return (await session.scalars(query)).all()
+
+
+async def versions(
+    session: AsyncSession, tool: RegisteredTool, *, before: int | None, limit: int
+) -> Sequence[ToolVersion]:
+    """The versions of a tool, newest first, from before one on."""
+    query = select(ToolVersion).where(ToolVersion.tool_id == tool.id).order_by(ToolVersion.version.desc())
+    if before is not None:
+        query = query.where(ToolVersion.version < before)
+    return (await session.scalars(query.limit(limit))).all()
 
 
 async def change(

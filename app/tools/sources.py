@@ -7,7 +7,7 @@ tool that a person has disabled stays so.
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,10 +22,12 @@ from app.db import Database, Row
 from app.errors import Conflict, DatabaseUnavailable, Duplicate, NotFound, ParleyError
 from app.models import RegisteredTool, ToolSource, new_id
 from app.tools import registered as rows
-from app.tools.definition import Definition
-from app.tools.mcp import McpSource, read_listing, with_own
+from app.tools.definition import Definition, defined
+from app.tools.http import HttpSpec, risk_of
+from app.tools.mcp import McpSource, McpSpec, read_listing
 from app.tools.mcp_sessions import Server, Sessions
 from app.tools.registry import check_free
+from app.tools.tool import Risk
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,7 +40,10 @@ Action = Literal["create", "update", "unchanged"]
 # Moving `due_at` on is the claim: of any number of processes one reads, and a reader that dies is followed by the next.
 CLAIM = """
 update tool_sources set due_at = now() + make_interval(secs => $1::float)
-where id = (select id from tool_sources where due_at <= now() order by due_at limit 1 for no key update skip locked)
+where id = (
+    select id from tool_sources where due_at <= now() and workspace_id <> all($2::uuid[])
+    order by due_at limit 1 for no key update skip locked
+)
 returning id, workspace_id, name, spec, sha256
 """
 SOONER = """
@@ -170,13 +175,25 @@ async def take(
         return Taken(definition, "create", 1 if source is not None else None)
     if tool.kind != kind or (source is not None and tool.source_id not in (None, source.id)):
         raise Duplicate(f"a tool called {name} exists already, of the kind {tool.kind}", field="name")
-    definition = with_own(definition, version.spec.get("own") or {})
+    definition = _with_own(definition, version.spec.get("own") or {})
     same = definition.sha256 == version.sha256
     if source is not None:
         tool.source_id = source.id
         back = True if tool.disabled_reason is not None else None
         _, version = await rows.change(session, workspace_id, principal_id, name, definition=definition, enabled=back)
     return Taken(definition, "unchanged" if same else "update", version.version)
+
+
+def _with_own(definition: Definition, own: Mapping[str, Any]) -> Definition:
+    """A definition with what a person has said of its tool."""
+    if not own:
+        return definition
+    spec = definition.spec | dict(own) | {"own": dict(own)}
+    if spec["kind"] == "mcp":
+        return defined(McpSpec.model_validate(spec))
+    # The operation may have become one that changes something.
+    risk = risk_of(str(spec["method"]), Risk(spec["risk"]))
+    return defined(HttpSpec.model_validate(spec | {"risk": risk}))
 
 
 async def save(session: AsyncSession, source: ToolSource, principal_id: UUID | None, found: Contents) -> list[Taken]:
@@ -200,6 +217,17 @@ async def save(session: AsyncSession, source: ToolSource, principal_id: UUID | N
     source.updated_at = func.now()
     await session.flush()
     return taken
+
+
+async def present(session: AsyncSession, workspace_id: UUID, name: str) -> tuple[ToolSource, list[Taken]]:
+    """A source with its enabled tools as they are.
+
+    Raises:
+        NotFound: when there is none of that name.
+    """
+    source = await get(session, workspace_id, name)
+    tools = await rows.of_source(session, source)
+    return source, [Taken(Definition(each.spec, each.sha256), "unchanged", each.version) for each in tools]
 
 
 async def _disable_gone(session: AsyncSession, source: ToolSource, present: set[str]) -> None:
@@ -245,24 +273,22 @@ async def save_mcp(
     return source, await save(session, source, principal_id, found)
 
 
-async def read_next(database: Database, sessions: Sessions) -> bool:
-    """Read one server that is due, whoever's it is; whether there was one.
+async def next_due(database: Database, *, but: Collection[UUID] = ()) -> Row | None:
+    """Take the server that has been due longest, whoever's it is, but those of some workspaces; None when none is."""
+    return await database.fetchrow(CLAIM, READ_AGAIN_SECONDS, list(but))
 
-    A server that can't be reached keeps its tools as they are, and shows the error.
-    """
-    due = await database.fetchrow(CLAIM, READ_AGAIN_SECONDS)
-    if due is None:
-        return False
+
+async def read_again(database: Database, sessions: Sessions, due: Row) -> None:
+    """Read a server that was taken; one that can't be reached keeps its tools as they are, and shows the error."""
     try:
-        await _read_again(database, sessions, due)
+        await _read(database, sessions, due)
     except (ParleyError, ValueError) as error:
         said = error.detail if isinstance(error, ParleyError) else str(error)
         log.warning("source.unread", source=due["name"], detail=said)
         await failed(database, due["workspace_id"], due["name"], said)
-    return True
 
 
-async def _read_again(database: Database, sessions: Sessions, due: Row) -> None:
+async def _read(database: Database, sessions: Sessions, due: Row) -> None:
     spec = McpSource.model_validate(due["spec"])
     found = await listing(sessions, due["workspace_id"], due["name"], spec)
     if found.sha256 == due["sha256"]:

@@ -97,6 +97,17 @@ async def test_a_persons_word_on_a_tool_outlives_the_next_reading(client: httpx.
     assert (tool["version"], tool["risk"], tool["timeout_seconds"]) == (2, "read", 7)
 
 
+async def test_a_source_that_is_sent_again_asks_nobody(client: httpx.AsyncClient, there: Running) -> None:
+    body = {"kind": "mcp", "name": "things", "description": "Things of a server", "url": there.url}
+    key = {"Idempotency-Key": "one"}
+    first = await client.post("/tools", json=body, headers=key)
+    there.token = "changed"  # It would not answer any more.
+    second = await client.post("/tools", json=body, headers=key)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert {each["name"] for each in second.json()["tools"]} == {each["name"] for each in first.json()["tools"]}
+    assert {each["action"] for each in second.json()["tools"]} == {"unchanged"}
+
+
 async def test_a_tool_that_is_gone_is_disabled_and_comes_back(client: httpx.AsyncClient, there: Running) -> None:
     await connected(client, there)
     await client.patch("/tools/things_count", json={"enabled": False})
@@ -287,19 +298,27 @@ async def due(database: Database) -> None:
     await database.execute("update tool_sources set due_at = now(), read_at = now() - interval '1 hour'")
 
 
+async def read_next(database: Database, sessions: Sessions) -> bool:
+    """Read what has been due longest; whether there was anything."""
+    found = await sources.next_due(database)
+    if found is not None:
+        await sources.read_again(database, sessions, found)
+    return found is not None
+
+
 async def test_one_of_many_processes_reads_a_server_that_is_due(
     client: httpx.AsyncClient, database: Database, sessions: Sessions, there: Running
 ) -> None:
     await connected(client, there)
     await called(client, "learn", name="more")
-    assert await sources.read_next(database, sessions) is False
+    assert await read_next(database, sessions) is False
     await due(database)
-    read = await asyncio.gather(*(sources.read_next(database, sessions) for _ in range(4)))
+    read = await asyncio.gather(*(read_next(database, sessions) for _ in range(4)))
     assert sorted(read) == [False, False, False, True]
     assert (await shown(client, "more"))["description"] == "Learned later"
     # The same list again changes nothing but the time of reading.
     await due(database)
-    assert await sources.read_next(database, sessions) is True
+    assert await read_next(database, sessions) is True
     assert (await shown(client, "more"))["version"] == 1
 
 
@@ -309,11 +328,11 @@ async def test_the_clock_notes_why_a_server_could_not_be_read(
     await connected(client, there)
     await due(database)
     there.token = "changed"
-    assert await sources.read_next(database, sessions) is True
+    assert await read_next(database, sessions) is True
     source = (await client.get("/tool-sources/things")).json()
     assert "401" in source["error"]
     assert source["tools"] == len(ALL)
-    assert await sources.read_next(database, sessions) is False
+    assert await read_next(database, sessions) is False
 
 
 async def test_a_changed_list_is_read_soon_but_not_ever_so_often(

@@ -188,6 +188,40 @@ async def test_an_operation_that_is_gone_is_disabled_and_comes_back(client: http
     assert (await client.get("/tools/shop_list")).json()["enabled"] is True
 
 
+async def test_a_persons_word_on_an_operation_outlives_the_next_import(client: httpx.AsyncClient) -> None:
+    await imported(client, document=document(), base_url="https://x.example")
+    said = {"risk": "money", "idempotent": True, "retries": 1, "cost_usd": 0.25, "timeout_seconds": 7}
+    assert (await client.patch("/tools/shop_put_order", json=said)).json()["version"] == 2
+    again = {
+        each["name"]: each
+        for each in (await imported(client, document=document(), base_url="https://x.example"))["tools"]
+    }
+    assert again["shop_put_order"]["action"] == "unchanged"
+    changed = document()
+    changed["paths"]["/orders/{order-id}"]["put"]["summary"] = "Change one order"
+    assert (await client.patch("/tools/shop_list", json={"risk": "code"})).status_code == 200
+    changed["paths"]["/orders"]["delete"] = changed["paths"]["/orders"].pop("get")
+    await imported(client, document=changed, base_url="https://x.example")
+    tool = (await client.get("/tools/shop_put_order")).json()
+    assert (tool["version"], tool["description"].startswith("Change one order")) == (3, True)
+    assert {name: tool[name] for name in said} == said
+    # Whatever a person said of reading it: it changes something now.
+    assert (await client.get("/tools/shop_list")).json()["risk"] == "external"
+
+
+async def test_an_import_that_is_sent_again_reads_nothing(client: httpx.AsyncClient, there: Service) -> None:
+    there.answers["/openapi.json"] = [(200, document())]
+    key = {"Idempotency-Key": "one"}
+    body = {"name": "shop", "url": there.url("/openapi.json")}
+    first = (await client.post("/tools/import", json=body, headers=key)).json()
+    second = (await client.post("/tools/import", json=body, headers=key)).json()
+    assert len(there.of("/openapi.json")) == 1
+    assert {each["action"] for each in second["tools"]} == {"unchanged"}
+    assert {each["name"] for each in second["tools"]} == {each["name"] for each in first["tools"]}
+    other = await client.post("/tools/import", json=body | {"include": ["list"]}, headers=key)
+    assert other.json()["code"] == "idempotency_conflict"
+
+
 async def test_a_document_by_url_is_read_again(client: httpx.AsyncClient, there: Service) -> None:
     there.answers["/api"] = [(200, document())]
     await imported(client, url=there.url("/api"))

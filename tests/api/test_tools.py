@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ REVERSE = {
     "description": "Reverse the characters in a string",
     "code": "async def reverse_string(text: str) -> str:\n    return text[::-1]",
 }
+
+SAY = "async def say_it() -> int:\n    return {}"
 
 
 async def test_the_example_of_the_contract(client: httpx.AsyncClient) -> None:
@@ -77,6 +80,59 @@ async def test_built_in_and_registered_tools_are_one_list(client: httpx.AsyncCli
     only = (await client.get("/tools?kind=python")).json()["items"]
     assert [each["name"] for each in only] == ["reverse_string"]
     assert (await client.get("/tools/calculator")).json()["kind"] == "builtin"
+
+
+async def test_a_kind_is_listed_whole_whatever_stands_between(client: httpx.AsyncClient) -> None:
+    for number in range(4):
+        body = {"kind": "http", "name": f"aaa_{number}", "description": "Look at it", "url": "https://x.example/"}
+        assert (await client.post("/tools", json=body)).status_code == 201
+    for name in ("zzz_one", "zzz_two"):
+        code = f"async def {name}(text: str) -> str:\n    return text"
+        await client.post("/tools/register", json={"name": name, "description": "Say it again", "code": code})
+    names: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        params = {"kind": "python", "limit": "1"} | ({"cursor": cursor} if cursor else {})
+        page = (await client.get("/tools", params=params)).json()
+        names += [each["name"] for each in page["items"]]
+        cursor = page["next_cursor"]
+    assert names == ["zzz_one", "zzz_two"]
+    built_in = (await client.get("/tools", params={"kind": "builtin"})).json()["items"]
+    assert {each["kind"] for each in built_in} == {"builtin"}
+
+
+async def test_versions_come_in_pages(client: httpx.AsyncClient) -> None:
+    await client.post("/tools/register", json={"name": "say_it", "description": "Say it", "code": SAY.format(0)})
+    for number in (1, 2):
+        await client.patch("/tools/say_it", json={"code": SAY.format(number)})
+    first = (await client.get("/tools/say_it/versions?limit=2")).json()
+    assert [each["version"] for each in first["items"]] == [3, 2]
+    rest = (await client.get("/tools/say_it/versions", params={"cursor": first["next_cursor"]})).json()
+    assert ([each["version"] for each in rest["items"]], rest["next_cursor"]) == ([1], None)
+
+
+async def test_a_call_by_hand_has_an_author(client: httpx.AsyncClient, database: Database) -> None:
+    key = {"Idempotency-Key": "one"}
+    for _ in range(2):
+        body = {"arguments": {"expression": "6*7"}}
+        assert (await client.post("/tools/calculator/execute", json=body, headers=key)).status_code == 200
+    [entry] = (await client.get("/audit", params={"action": "tool.execute"})).json()["items"]
+    assert (entry["subject_id"], entry["principal_id"] is None) == ("calculator", False)
+    assert UUID(entry["detail"]["call"]) == await database.fetchval("select id from tool_calls")
+
+
+async def test_how_deep_calls_may_nest_is_a_limit_of_the_function(client: httpx.AsyncClient) -> None:
+    code = "async def nest_it(depth: int) -> int:\n    return down(depth)\n\n"
+    code += "def down(left: int) -> int:\n    return 0 if left == 0 else 1 + down(left - 1)"
+    body = {"kind": "python", "name": "nest_it", "description": "Call oneself", "code": code}
+    assert (await client.post("/tools", json=body)).status_code == 201
+    call = {"arguments": {"depth": 400}}
+    assert "recursion" in (await client.post("/tools/nest_it/execute", json=call)).json()["error"].lower()
+    await client.patch("/tools/nest_it", json={"limits": {"recursion_depth": 1000}})
+    done = (await client.post("/tools/nest_it/execute", json=call)).json()
+    assert (done["result"], done["error"]) == (400, None)
+    refused = await client.patch("/tools/nest_it", json={"limits": {"recursion_depth": 1001}})
+    assert (refused.status_code, refused.json()["field"]) == (422, "limits.recursion_depth")
 
 
 async def test_a_plain_function_with_a_dataclass_and_a_helper(client: httpx.AsyncClient) -> None:

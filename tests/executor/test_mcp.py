@@ -1,18 +1,24 @@
 """MCP tools in the hands of agents."""
 
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL
 from app.executor import Engine
+from app.models import new_id
 from app.settings import Settings
 from app.tools import sources
 from app.tools.mcp import McpSource
+from app.tools.mcp_sessions import Server
 from tests.engine import World, in_turn
 from tests.executor.test_turns import calls, done, spawn, text
 from tests.mcp_server import Running, running
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -52,3 +58,21 @@ async def test_an_agent_calls_a_server(world: World, engine: Engine, there: Runn
     said = str(await world.events(conversation))
     assert "half of it" in said
     assert "artifact.created" in said
+
+
+async def test_progress_shows_no_secret(engine: Engine) -> None:
+    program = ("-m", "tests.mcp_server")
+    server = Server("here", command=sys.executable, args=program, cwd=str(ROOT), env={"WORDS": "half of it"})
+    told: list[str] = []
+
+    async def watch(text: str, done: int | None, total: int | None) -> None:
+        told.append(text)
+
+    async def call() -> Any:
+        return await engine.sessions.call(
+            server, "steps", {}, conversation_id=None, effect_key=new_id(), progress=watch
+        )
+
+    assert (await call())["content"][0]["text"] == "done"
+    assert told == ["****"]
+    await engine.sessions.aclose()

@@ -6,9 +6,11 @@ Whether a statement did no harm is asked of the database, not of what the tool s
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -291,7 +293,7 @@ HOSTILE = [
     ("select pg_notify('x', 'y')", "pg_notify"),
     ("select pg_advisory_lock(1)", "pg_advisory_lock"),
     ("select pg_try_advisory_xact_lock(1)", "pg_try_advisory_xact_lock"),
-    ("select pg_terminate_backend(pid) from pg_stat_activity", "pg_terminate_backend"),
+    ("select pg_terminate_backend(pid) from (values (1)) as v(pid)", "pg_terminate_backend"),
     ("select pg_cancel_backend(1)", "pg_cancel_backend"),
     ("select pg_read_file('/etc/passwd')", "pg_read_file"),
     ("select * from pg_ls_dir('.')", "pg_ls_dir"),
@@ -313,6 +315,12 @@ HOSTILE = [
     ("select 1 order by (select note())", "note"),
     ("select deep()", "read-only transaction"),
     ("select $1", r"\$1 is refused"),
+    ("select query from pg_stat_activity", "column 19: pg_stat_activity is refused: it shows what others ask"),
+    ("table pg_catalog.pg_stat_activity", "pg_stat_activity is refused"),
+    ('select * from U&"pg\\005fstat_activity" x', "pg_stat_activity is refused"),
+    ("select (pg_stat_get_activity(null)).query", "pg_stat_get_activity is refused"),
+    ("select pg_stat_get_backend_activity(1)", "pg_stat_get_backend_activity is refused"),
+    ("select * from ext.pg_stat_statements", "pg_stat_statements is refused"),
     ("select 1\x00; drop table orders", "NUL"),
     ("select 'open", "column 8: unterminated quoted string"),
     ("select 1 /* open", "unterminated"),
@@ -445,6 +453,16 @@ async def test_it_is_offered_with_a_database_of_its_own_only(shop: Shop) -> None
         assert "describe_database" in offered(Settings.of(sql_tool_url=url, database_url=own)), url
     with pytest.raises(ToolError, match="not set up"):
         await QUERY(Context.of(sql_tool_url=own, database_url=own), {"query": "select 1"})
+
+
+async def test_a_workspace_leaves_room_for_others(reader: Context) -> None:
+    async with AsyncExitStack() as busy:
+        for _ in range(session.SESSIONS_OF_ONE):
+            await busy.enter_async_context(session._places.place(reader.workspace_id))
+        waiting = asyncio.create_task(rows(reader, "select 1"))
+        assert await rows(replace(reader, workspace_id=uuid4()), "select 2") == [[2]]
+        assert not waiting.done()
+    assert await waiting == [[1]]
 
 
 async def test_superusers_and_owners_of_parleys_tables_are_refused(shop: Shop, database_url: str) -> None:

@@ -7,6 +7,8 @@ from pydantic_ai import StructuredDict
 
 from app.agents.spec import check_output_schema
 from app.errors import InvalidArguments, InvalidRequest, InvalidTool
+from app.tools.mcp import McpSource, read_listing
+from app.tools.openapi import read_operations
 from app.tools.schema import check_schema, fitting, misfit
 
 
@@ -168,3 +170,25 @@ def test_items_are_told_apart_as_json_tells_them() -> None:
     for same in ([1, 1.0], [{"a": [1], "b": 2}, {"b": 2, "a": [1]}], [[{}], [{}]], [False, False]):
         assert "non-unique" in (misfit(unique, {"a": same}, "input") or "")
     assert misfit(unique, {"a": [{"n": n} for n in range(20_000)]}, "input") is None
+
+
+def test_a_tool_of_a_server_with_such_a_schema_is_skipped_with_the_reason() -> None:
+    listed = [
+        {"name": "back", "inputSchema": schema(properties={"a": {"pattern": "(?=a)b"}})},
+        {"name": "forks", "inputSchema": schema(), "outputSchema": doubled(40)},
+        {"name": "plain", "inputSchema": schema(properties={"a": {"pattern": "^(a+)+$"}})},
+    ]
+    found = read_listing("shop", McpSource(url="https://shop.example/mcp"), listed)
+    assert [each.spec["name"] for each in found.definitions] == ["shop_plain"]
+    assert [name for name, _ in found.skipped] == ["back", "forks"]
+    assert "output_schema: more than 10000 schemas" in found.skipped[1][1]
+
+
+def test_an_operation_with_such_a_schema_is_skipped_with_the_reason() -> None:
+    operation = {"operationId": "back", "parameters": [{"name": "q", "in": "query", "schema": {"pattern": "(?!a)b"}}]}
+    paths = {"/back": {"get": operation}, "/plain": {"get": {"operationId": "plain"}}}
+    document = {"openapi": "3.1.0", "servers": [{"url": "https://shop.example"}], "paths": paths}
+    found = read_operations(document, name="shop")
+    assert [each.spec["name"] for each in found.definitions] == ["shop_plain"]
+    [skipped] = found.skipped
+    assert (skipped.operation, "look-around" in skipped.reason) == ("back", True)
