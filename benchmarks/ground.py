@@ -112,9 +112,10 @@ async def parley_servers(
     redis: str | None = None,
     valkey: int | None = None,
     environment: Mapping[str, str] | None = None,
+    worker: bool = True,
     **settings: Any,
 ) -> AsyncIterator[Parley]:
-    """A Parley of one API and one worker on a database of its own."""
+    """A Parley of one API and one worker, or none, on a database of its own."""
     dsn, port = await ground.database(name), free_port()
     chosen = ground.settings(dsn, redis or ground.redis, parley_port=port, **settings)
     variables = {"BENCHMARK_SETTINGS": json.dumps(chosen), **(environment or {})}
@@ -122,9 +123,10 @@ async def parley_servers(
     log = ground.home / f"{name}-api.log"
     with ExitStack() as stack:
         api = stack.enter_context(process([*MODULE, "benchmarks.ours", "serve"], variables, log))
-        worker = stack.enter_context(parley_worker(ground.home / f"{name}-worker.log", variables))
+        working = parley_worker(ground.home / f"{name}-worker.log", variables)
+        workers = {"worker": [stack.enter_context(working)]} if worker else {}
         await ready(port, log)
-        processes = {"api": [api], "worker": [worker], **stores}
+        processes = {"api": [api], **workers, **stores}
         parley = Parley(port, dsn, processes, name=name, environment=variables, home=ground.home)
         await parley.prepare(ground.admin)
         yield parley

@@ -11,9 +11,9 @@ from app.errors import (
 )
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig, slack_url
+from app.notifications.http import judge
 from app.notifications.slack_bot import Bot
 from app.notifications.slack_message import render_slack
-from app.notifications.webhook import judge
 
 TIMEOUT_SECONDS = 15.0
 MAX_ANSWER_BYTES = 100_000

@@ -11,10 +11,10 @@ from app.db import Database, Row
 from app.errors import DeliveryFailed, DeliveryRefused, EgressFailed, EgressRefused, ToolError
 from app.notifications import slack_threads
 from app.notifications.channel import Envelope, Means, SendResult
+from app.notifications.http import judge
 from app.notifications.notice import Notice
 from app.notifications.slack_message import Decided, render_slack
 from app.notifications.slack_threads import Thread
-from app.notifications.webhook import judge
 
 TIMEOUT_SECONDS = 15.0
 MAX_ANSWER_BYTES = 500_000

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from app.db import dump_json
-from app.egress import Response
 from app.errors import (
     ConfigurationError,
     DeliveryFailed,
@@ -21,12 +20,12 @@ from app.errors import (
 )
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig, callback_secrets
+from app.notifications.http import judge
 from app.notifications.text import cut, one_line
 from app.notifications.words import headline
 from app.verifiers import standard_key
 
 TIMEOUT_SECONDS = 15.0
-RETRYABLE_STATUSES = frozenset({408, 425, 429})
 MAX_ANSWER_BYTES = 100_000
 MAX_RESULT = 20_000
 
@@ -122,25 +121,3 @@ def signed(message_id: str, body: bytes, secrets: list[str], *, now: float | Non
     to_sign = f"{message_id}.{instant}.".encode() + body
     signatures = [base64.b64encode(hmac.digest(standard_key(secret), to_sign, "sha256")).decode() for secret in secrets]
     return headers | ({"webhook-signature": " ".join(f"v1,{each}" for each in signatures)} if signatures else {})
-
-
-def judge(response: Response, who: str) -> SendResult:
-    """What an HTTP answer means for a delivery.
-
-    Raises:
-        DeliveryFailed: it may work later, and not before `Retry-After`.
-        DeliveryRefused: it never will.
-    """
-    status = response.status
-    if 200 <= status < 300:
-        return SendResult()
-    said = f"{who} answered {status} {one_line(response.text, 200)}".rstrip()
-    if status in RETRYABLE_STATUSES or status >= 500:
-        raise DeliveryFailed(said, retry_after=retry_after(response))
-    raise DeliveryRefused(said)
-
-
-def retry_after(response: Response) -> float | None:
-    """The seconds of a `Retry-After`; a date in it is left to our own backoff."""
-    value = response.headers.get("retry-after", "").strip()
-    return float(value) if value.isascii() and value.isdigit() else None

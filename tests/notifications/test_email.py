@@ -1,5 +1,6 @@
 """Mail to a real SMTP server, and into the outbox folder when there is none."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from email import message_from_bytes, policy
@@ -180,3 +181,55 @@ async def test_too_many_or_too_large_files_are_links_alone(
     assert mail.get_content_type() == "multipart/alternative"
     text, _ = mail.iter_parts()
     assert text.get_content().count("/content") == len(sizes)
+
+
+async def test_a_server_that_hangs_or_drops_the_line_is_tried_again(
+    means: MakeMeans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.notifications.email.TIMEOUT_SECONDS", 0.3)
+    released = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await released.wait()
+        writer.close()
+
+    async def drop_after_data(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 here\r\n")
+        while line := await reader.readline():
+            if line.upper().startswith(b"DATA"):
+                break
+            writer.write(b"250 ok\r\n")
+        writer.close()
+
+    for behave in (hang, drop_after_data):
+        async with await asyncio.start_server(behave, "127.0.0.1", 0) as served:
+            port = served.sockets[0].getsockname()[1]
+            with pytest.raises(DeliveryFailed, match="could not be used"):
+                await EmailChannel(means(smtp_host="127.0.0.1", smtp_port=port)).send(make_envelope(make_notice()))
+            released.set()
+
+
+async def test_an_answer_and_an_unsubscribe_have_their_headers(means: MakeMeans, server: MailServer) -> None:
+    link = "https://parley.example.com/unsubscribe/token"
+    envelope = make_envelope(make_notice(), reply_to="parley+token@example.org", unsubscribe_url=link)
+    await EmailChannel(means(smtp_host="127.0.0.1", smtp_port=server.port)).send(envelope)
+    [mail] = server.mails
+    assert mail["Reply-To"] == "parley+token@example.org"
+    assert mail["List-Unsubscribe"] == f"<{link}>"
+    assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert mail["Auto-Submitted"] == "auto-generated"
+    for kind in ("plain", "html"):
+        part = mail.get_body((kind,))
+        assert part is not None
+        assert link in part.get_content()
+        assert "reply to this mail" in part.get_content()
+
+
+async def test_five_megabytes_make_a_mail_of_ordinary_size(means: MakeMeans, server: MailServer) -> None:
+    notice = make_notice(text="# Report\n" + "<b>**x** &" * 500_000)
+    await EmailChannel(means(smtp_host="127.0.0.1", smtp_port=server.port)).send(make_envelope(notice))
+    [mail] = server.mails
+    assert len(mail.as_bytes()) < 300_000
+    body = mail.get_body(("plain",))
+    assert body is not None
+    assert "The rest is in the conversation" in body.get_content()
