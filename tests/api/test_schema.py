@@ -57,6 +57,7 @@ NOT_BY_CHANCE = (
     "/slack/",
     "/email/inbound",
     "/decisions/",
+    "/unsubscribe/",
 )
 OPENAPI = {
     "openapi": "3.1.0",
