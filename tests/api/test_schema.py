@@ -58,6 +58,7 @@ NOT_BY_CHANCE = (
     "/email/inbound",
     "/decisions/",
     "/unsubscribe/",
+    "/notifications/test",
 )
 OPENAPI = {
     "openapi": "3.1.0",
