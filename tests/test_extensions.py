@@ -164,7 +164,7 @@ async def test_its_agent_its_provider_and_its_channel_work(
     task["notification_config"] = {"channels": ["sms"]}
     refused = await client.post("/tasks", json=task)
     assert refused.status_code == 422
-    assert "'email', 'slack' or 'logbook'" in refused.text
+    assert "'email', 'slack', 'webhook' or 'logbook'" in refused.text
     default = (await client.get("/agents/assistant")).json()
     assert "reserve" not in default["tools"]
 

@@ -13,11 +13,12 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from app.api.access import engine_of
+from app.api.strict import RESPONSES
 from app.errors import NotFound
 from app.notifications import mutes
 from app.notifications.mutes import Subscription
 
-router = APIRouter(tags=["deliveries"])
+router = APIRouter(tags=["deliveries"], responses=RESPONSES)
 
 MAX_BODY = 2_000
 HEADERS = {

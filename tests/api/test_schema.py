@@ -57,6 +57,8 @@ NOT_BY_CHANCE = (
     "/slack/",
     "/email/inbound",
     "/decisions/",
+    "/unsubscribe/",
+    "/notifications/test",
 )
 OPENAPI = {
     "openapi": "3.1.0",
