@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from app.answers import Answered, Mailbox, NeutralMail, SlackDoor, answers_to, click_of, mail_of, message_of
 from app.api.access import Caller, edge_of, engine_of, may
 from app.api.limits import FORGERS
+from app.api.openapi import schema_of
 from app.api.pages import Page, PageOf, paged
 from app.api.strict import is_json, read_json, resource
 from app.errors import BodyTooLarge, MalformedBody, NotAvailable, NotFound, UnsupportedMediaType, WebhookRefused
@@ -44,10 +45,7 @@ FORM_BODY: dict[str, Any] = {
     }
 }
 MAIL_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": NeutralMail.model_json_schema(by_alias=True)}},
-    }
+    "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(NeutralMail)}}}
 }
 
 

@@ -1,8 +1,10 @@
 """The OpenAPI document: what FastAPI finds, and what it can't know."""
 
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from app.api.problems import Problem
 
@@ -23,17 +25,33 @@ def install(app: FastAPI) -> None:
 
     def complete() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(found())
+            app.openapi_schema = deepcopy(found())  # Its schemas belong to the routes.
+            _complete(app.openapi_schema)
         return found()
 
     app.openapi = complete
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body that FastAPI does not read itself; its `$defs` go to the document's components."""
+    return model.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+
+
+def _gather(value: Any, schemas: dict[str, Any]) -> None:
+    """Put the `$defs` of schemas where their references lead."""
+    if isinstance(value, dict):
+        members = cast("dict[str, Any]", value)
+        schemas.update(members.pop("$defs", {}))
+        value = list(members.values())
+    if isinstance(value, list):
+        for each in cast("list[Any]", value):
+            _gather(each, schemas)
+
+
 def _complete(document: dict[str, Any]) -> None:
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(schema.pop("$defs", {}))
-    schemas["Problem"] = schema
+    schemas["Problem"] = schema_of(Problem)
+    _gather(document, schemas)
     for operations in document["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
