@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import structlog
 from fastapi import FastAPI
+from fastapi.dependencies import models as dependencies
 from pydantic_ai import models
 from redis.asyncio import Redis
 
@@ -34,6 +36,20 @@ structlog.configure(
     logger_factory=structlog.stdlib.LoggerFactory(),
     wrapper_class=structlog.stdlib.BoundLogger,
 )
+
+
+@pytest.fixture(autouse=True)
+def _applications_end() -> Iterator[None]:
+    """FastAPI remembers the functions of every application it met, and a suite makes a thousand of them."""
+    yield
+    for each in vars(dependencies).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+
+
+def pytest_collection_finish() -> None:
+    """What collecting has imported stays: half of a test's time would go into looking whether it is garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
