@@ -256,7 +256,7 @@ async def test_who_may_not_decide_is_told_so(office: Office, slack: Workspace) -
         assert (await slack.click(office.http, user, message, "approve")).json()["outcome"] == "refused"
     await office.settled()
     assert len(slack.posted) == 3
-    assert "approvals:write" in shown(slack.posted[1])
+    assert any("approvals:write" in shown(each) for each in slack.posted[1:])
     (approval,) = (await office.get("/approvals"))["items"]
     assert approval["state"] == "pending"
 
