@@ -29,7 +29,8 @@ with agent as (
     insert into agents (id, workspace_id, name, published_version, latest_version) values ($1, $2, $3, 1, 1)
     returning id
 )
-insert into agent_versions (agent_id, version, workspace_id, spec, sha256) select id, 1, $2, $4, 'test' from agent
+insert into agent_versions (agent_id, version, workspace_id, spec, sha256, published_at)
+select id, 1, $2, $4, 'test', now() from agent
 """
 
 Script = Callable[[list[ModelMessage], AgentInfo], Awaitable[ModelResponse] | ModelResponse]

@@ -91,7 +91,8 @@ async def test_what_a_stranger_sets_off_asks_before_it_changes_anything(
     assert "olleh" not in str((await ended(client, first["run_id"]))["result"])
 
     replayed = await client.post(f"/tasks/{task['id']}/receipts/{first['receipt_id']}/replay")
-    later = await client.post(f"/conversations/{first['conversation_id']}/messages", json={"message": "reverse hello"})
+    again = {"json": {"message": "reverse hello"}, "headers": {"Prefer": "wait=0"}}
+    later = await client.post(f"/conversations/{first['conversation_id']}/messages", **again)
     for run_id in (replayed.json()["run_id"], later.json()["run_id"]):
         assert (await ended(client, run_id, "waiting"))["state"] == "waiting", (
             "so does what follows in the conversation"
