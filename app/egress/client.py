@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, Self, cast
 from uuid import UUID
@@ -179,7 +178,8 @@ class Egress:
         """
         self._policy = Policy.of(settings.egress_allow)
         resolver = resolver or Names().resolve
-        tls = _tls()
+        tls = httpx.create_ssl_context(trust_env=False)
+        tls.load_default_certs()  # beside the bundled roots: an operator's own
         self._guarded = _pool(tls, GuardedBackend(self._policy, resolver))
         self._plain = _pool(tls, _network_backend())
         # Streams stay open for long: they must not take the connections of those who only fetch.
@@ -336,14 +336,6 @@ def _wire(request: httpx.Request) -> httpcore.Request:
         content=request.content or None,
         extensions={"timeout": {"connect": CONNECT_SECONDS}},
     )
-
-
-@lru_cache
-def _tls() -> ssl.SSLContext:
-    """The bundled roots, and beside them an operator's own; reading them takes longer than a request."""
-    tls = httpx.create_ssl_context(trust_env=False)
-    tls.load_default_certs()
-    return tls
 
 
 def _pool(tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend) -> httpcore.AsyncConnectionPool:
