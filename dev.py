@@ -26,7 +26,7 @@ OLDEST = (3, 11)
 CHECKOUT = os.path.dirname(os.path.abspath(__file__))
 OWN = os.path.join(CHECKOUT, ".uv")
 OWN_UV = os.path.join(OWN, "bin", "uv")
-TEST_PROCESSES = "2"
+TEST_PROCESSES = "3"  # on two cores, too: tests wait about as long as they work
 # Settings of uv that say which certificates it trusts.
 CERTIFICATES = ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "SSL_CERT_FILE", "SSL_CERT_DIR")
 SUITES = {

@@ -71,12 +71,12 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     [
         ((), "-m app.cli up"),
         (("runs", "list", "--json"), "-m app.cli runs list --json"),
-        (("test",), "-m pytest -n 2"),
+        (("test",), "-m pytest -n 3"),
         (("faults", "--seed", "7"), "-m tests.faults.suite --seed 7"),
         (("planted",), "-m tests.faults.planted"),
         (("crontab", "--seed", "7"), "-m tests.crontab --seed 7"),
         (("schedulers", "--seconds", "9"), "-m tests.faults.schedulers --seconds 9"),
-        (("test", "-k", "cron"), "-m pytest -n 2 -k cron"),
+        (("test", "-k", "cron"), "-m pytest -n 3 -k cron"),
     ],
 )
 def test_it_becomes_the_command_with_its_exit_code(checkout: Path, arguments: tuple[str, ...], command: str) -> None:
@@ -100,7 +100,7 @@ def test_check_runs_every_step_and_then_the_tests(checkout: Path) -> None:
         "lint-imports",
         "pyright",
     ]
-    assert done.stdout.splitlines()[-1] == "python -m pytest -n 2 -k cron"
+    assert done.stdout.splitlines()[-1] == "python -m pytest -n 3 -k cron"
     failed = dev(checkout, "check", FAILS="lint-imports")
     assert failed.returncode == 5
     assert "ran pyright" not in failed.stdout

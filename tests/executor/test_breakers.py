@@ -179,9 +179,14 @@ async def test_many_waiting_runs_send_one_probe(town: Town) -> None:
     asked = town.asked
     town.recover()
     await town.rest(0)
-    await asyncio.sleep(0.5)
-    assert town.asked - asked == 1
-    assert await town.breaker() is not None
+    probes = 0
+    while True:
+        seen = town.asked - asked
+        if await town.breaker() is None:
+            break
+        probes = max(probes, seen)
+        await asyncio.sleep(0.01)
+    assert probes == 1
     for each in waiting:
         assert (await town.world.ended(each))["state"] == "completed"
 
