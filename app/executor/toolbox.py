@@ -46,7 +46,7 @@ from app.redaction import without_known
 from app.runs import Usage, Write
 from app.settings import Settings
 from app.tools import Park, ParkKind, Risk, Tool
-from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter
+from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter, with_defaults
 from app.tools.clock import CallClock
 from app.tools.invoke import invoke, kept, said_of_timeout
 from app.tools.mcp_sessions import Sessions
@@ -81,8 +81,9 @@ def rule_of(loaded: Loaded, tool: Tool, arguments: dict[str, Any]) -> ApprovalRu
 
     Where the agent says nothing of the call, what the tool and its conversation's origin ask for stand in the agent's place.
     """
-    own = first_rule(tool.approval, loaded.occasion, arguments)
-    agents = first_rule(rules_of(loaded.spec.approval.get(tool.name)), loaded.occasion, arguments)
+    whole = with_defaults(tool.parameters, arguments)
+    own = first_rule(tool.approval, loaded.occasion, whole)
+    agents = first_rule(rules_of(loaded.spec.approval.get(tool.name)), loaded.occasion, whole)
     usual = AUTO if not tool.asks and (loaded.trusted or tool.risk in UNTRUSTED_RISKS) else ASK
     return stricter(agents or usual, own or AUTO)
 

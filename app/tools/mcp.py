@@ -106,6 +106,8 @@ def define_mcp(own_name: str, source_name: str, source: McpSource, tool: Json) -
     Raises:
         InvalidTool: saying what is wrong with it.
     """
+    if "malformed" in tool:
+        raise InvalidTool(f"its description is not what MCP says: {tool['malformed']}")
     parameters: Json = {"properties": {}, **_schema(tool["inputSchema"])}
     check_schema(parameters, "parameters", error=InvalidTool)
     output = _schema(tool["outputSchema"]) if tool.get("outputSchema") else None

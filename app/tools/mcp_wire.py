@@ -7,14 +7,14 @@ error, so that one refused request does not take the session of others with it.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self, TypeVar, cast
 
 import httpx2
 import mcp_types
 from mcp.client.client import Client
-from mcp.client.stdio import StdioServerParameters
+from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
@@ -27,6 +27,7 @@ from app.errors import EgressFailed, ParleyError
 MAX_ANSWER_BYTES = 5_000_000
 MAX_ERROR_BYTES = 64_000
 MAX_SAID = 300
+MAX_REFUSED = 100  # Of one list, that are told of.
 IDLE_SECONDS = 60.0
 SESSION_HEADER = "mcp-session-id"
 # Of JSON-RPC's range for implementations: what happened on the way to the server, never said by one to us.
@@ -144,6 +145,76 @@ def _error(code: int, said: str) -> httpx2.Response:
     return httpx2.Response(400, json={"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": said}})
 
 
+# --- lists of tools ---------------------------------------------------------------------------------
+
+
+class Sifted:
+    """What a server sends, without those of its tools that are none: to the SDK, one of them spoils the whole list."""
+
+    def __init__(self, stream: Any, refused: list[Json]) -> None:
+        """Read from a stream of the SDK's; add what is left out to `refused`."""
+        self._stream = stream
+        self._refused = refused
+
+    def __getattr__(self, name: str) -> Any:
+        """The stream's own, such as the context of what came last."""
+        return getattr(self._stream, name)
+
+    async def __aenter__(self) -> Self:
+        """Open the stream."""
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> Any:
+        """Close the stream."""
+        return await self._stream.__aexit__(*raised)
+
+    def __aiter__(self) -> Self:
+        """The messages."""
+        return self
+
+    async def __anext__(self) -> Any:
+        """The next message."""
+        return self._sifted(await anext(self._stream))
+
+    async def receive(self) -> Any:
+        """The next message."""
+        return self._sifted(await self._stream.receive())
+
+    def _sifted(self, received: Any) -> Any:
+        result: Any = getattr(getattr(received, "message", None), "result", None)
+        listed: Any = cast("Json", result).get("tools") if isinstance(result, dict) else None
+        if isinstance(listed, list):
+            result["tools"] = [each for each in cast("list[Any]", listed) if self._fits(each)]
+        return received
+
+    def _fits(self, tool: Any) -> bool:
+        reason = _malformed(tool)
+        if reason and len(self._refused) < MAX_REFUSED:
+            self._refused.append({"name": _name_of(tool), "malformed": reason})
+        return reason is None
+
+
+@asynccontextmanager
+async def _sifting(transport: Any, refused: list[Json]) -> AsyncGenerator[Any]:
+    async with transport as (read, write):
+        yield Sifted(read, refused), write
+
+
+def _malformed(tool: Any) -> str | None:
+    """What is wrong with a tool of a list."""
+    try:
+        checked = mcp_types.Tool.model_validate(tool, by_name=False)
+    except ValidationError as error:
+        return _reason(error)
+    return None if checked.input_schema.get("type") == "object" else "inputSchema: it must be of type object"
+
+
+def _name_of(tool: Any) -> str:
+    name = cast("Json", tool).get("name") if isinstance(tool, dict) else None
+    return name[:MAX_SAID] if isinstance(name, str) else "a tool without a name"
+
+
 # --- a session ---------------------------------------------------------------------------------------
 
 
@@ -162,6 +233,7 @@ class Connection:
         self._opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self._closing = asyncio.Event()
         self._busy = 0
+        self._refused: list[Json] = []  # Of the list that is being read.
         self._guarded: Guarded | None = None
         self._task: asyncio.Task[None] | None = None
         self.used = time.monotonic()
@@ -211,12 +283,14 @@ class Connection:
         try:
             async with AsyncExitStack() as stack:
                 if isinstance(server, StdioServerParameters):
-                    target: Any = server
+                    target: Any = stdio_client(server)
                 else:
                     http = httpx2.AsyncClient(transport=self._guarded, timeout=None, trust_env=False)
                     await stack.enter_async_context(http)
                     target = streamable_http_client(server, http_client=http)
-                client = Client(target, cache=None, client_info=US, message_handler=self._heard)
+                client = Client(
+                    _sifting(target, self._refused), cache=None, client_info=US, message_handler=self._heard
+                )
                 self._opened.set_result(await stack.enter_async_context(client))
                 await self._rest()
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, whoever waits is told
@@ -245,7 +319,7 @@ class Connection:
     # --- asking ----------------------------------------------------------------------------------------
 
     async def list_tools(self, *, max_pages: int, max_tools: int) -> list[Json]:
-        """Every tool of the server.
+        """Every tool of the server; one that is none as its name with what is `malformed` about it.
 
         Raises:
             Rejected: it answered with an error, or its list does not end.
@@ -253,12 +327,13 @@ class Connection:
         found: list[Json] = []
         seen: set[str] = set()
         cursor: str | None = None
+        self._refused.clear()
         for _ in range(max_pages):
             page = await self._asked(lambda client, at=cursor: client.list_tools(cursor=at))
             found += [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in page.tools]
             cursor = page.next_cursor
             if cursor is None:
-                return found
+                return found + self._refused
             if cursor in seen or len(found) > max_tools:
                 break
             seen.add(cursor)

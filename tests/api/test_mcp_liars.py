@@ -184,6 +184,28 @@ async def test_odd_names_and_schemas(client: httpx.AsyncClient, liar: Liar) -> N
     assert {name for name, _ in source["skipped"]} == {"outside", "ring", "wide", "answers"}
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"inputSchema": 5}, "inputSchema: Input should be a valid dictionary"),
+        ({"inputSchema": {"type": "string"}}, "inputSchema: it must be of type object"),
+        ({"inputSchema": None}, "inputSchema"),
+        ({"description": ["x"]}, "description: Input should be a valid string"),
+        ({"annotations": "many"}, "annotations"),
+    ],
+)
+async def test_a_tool_that_is_none_spares_the_others(
+    client: httpx.AsyncClient, liar: Liar, fields: Json, said: str
+) -> None:
+    liar.lie = listing(tool("fine"), tool("odd", **fields), tool("well"))
+    made = await connect(client, liar)
+    assert made.status_code == 201, made.text
+    assert [each["name"] for each in made.json()["tools"]] == ["liar_fine", "liar_well"]
+    [skipped] = made.json()["skipped"]
+    assert skipped["operation"] == "odd"
+    assert f"its description is not what MCP says: {said}" in skipped["reason"]
+
+
 async def test_lies_in_an_answer_are_the_calls_error(client: httpx.AsyncClient, liar: Liar) -> None:
     numbers = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
     liar.lie = listing(tool("fine", outputSchema=numbers))

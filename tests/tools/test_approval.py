@@ -1,11 +1,14 @@
 """Approval policies: which rule speaks of a call, and what is refused when a policy is saved."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.errors import InvalidRequest
+from app.executor.toolbox import rule_of
+from app.tools import Risk, Tool
 from app.tools.approval import Occasion, check_policy, first_rule, never, rules_of, with_defaults
 
 API = Occasion("api", trusted=True)
@@ -132,3 +135,14 @@ def test_a_policy_that_is_none_is_refused_by_its_field(policy: object, field: st
     with pytest.raises(InvalidRequest) as caught:
         check_policy(policy, "approval", parameters)
     assert caught.value.field == field
+
+
+def test_a_rule_of_an_agent_sees_the_default_of_an_argument_left_out() -> None:
+    async def call(context: object, arguments: object) -> None: ...
+
+    amount = {"type": "number", "default": 1000}
+    pay = Tool("pay", "Pay.", {"type": "object", "properties": {"amount": amount}}, Risk.MONEY, False, call)
+    approval = {"pay": [{"policy": "deny", "arguments": {"amount": {"gt": 100}}}, "auto"]}
+    loaded: Any = SimpleNamespace(occasion=API, trusted=True, spec=SimpleNamespace(approval=approval))
+    assert rule_of(loaded, pay, {}).policy == "deny"
+    assert rule_of(loaded, pay, {"amount": 5}).policy == "auto"
