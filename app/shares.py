@@ -14,9 +14,9 @@ class Shares:
         """Hand out `most` places at a time, and no owner more than `each`."""
         self._all = asyncio.Semaphore(most)
         self._each = each
-        self._owners = WeakValueDictionary[UUID, asyncio.Semaphore]()
+        self._owners = WeakValueDictionary[UUID | str, asyncio.Semaphore]()
 
-    async def take(self, owner: UUID | None, seconds: float | None = None) -> Callable[[], None]:
+    async def take(self, owner: UUID | str | None, seconds: float | None = None) -> Callable[[], None]:
         """Wait for a place; call what this answers, once, to give it back. Without an owner, all places are open.
 
         Raises:
@@ -38,7 +38,7 @@ class Shares:
         return give_back
 
     @asynccontextmanager
-    async def place(self, owner: UUID | None) -> AsyncGenerator[None]:
+    async def place(self, owner: UUID | str | None) -> AsyncGenerator[None]:
         """Hold a place; wait for one as long as it takes."""
         give_back = await self.take(owner)
         try:
@@ -46,7 +46,7 @@ class Shares:
         finally:
             give_back()
 
-    def _share_of(self, owner: UUID | None) -> asyncio.Semaphore:
+    def _share_of(self, owner: UUID | str | None) -> asyncio.Semaphore:
         if owner is None:
             return asyncio.Semaphore(1)
         if (share := self._owners.get(owner)) is None:

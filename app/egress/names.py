@@ -11,9 +11,9 @@ from contextlib import suppress
 from ipaddress import ip_address
 from threading import Thread
 from typing import Any
-from weakref import WeakValueDictionary
 
 from app.errors import EgressFailed
+from app.shares import Shares
 
 LOOKUP_SECONDS = 8.0
 MAX_LOOKUPS = 64
@@ -32,8 +32,7 @@ class Names:
         """
         self._look_up = look_up
         self.seconds = seconds
-        self._all = asyncio.Semaphore(MAX_LOOKUPS)
-        self._domains: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._threads = Shares(MAX_LOOKUPS, MAX_OF_A_DOMAIN)
 
     async def resolve(self, host: str, port: int) -> list[str]:
         """The addresses of a host, in the order the system prefers them.
@@ -44,35 +43,24 @@ class Names:
         """
         with suppress(ValueError):
             return [str(ip_address(host))]
-        domain = self._domains.setdefault(
-            ".".join(host.lower().rsplit(".", 2)[-2:]), asyncio.Semaphore(MAX_OF_A_DOMAIN)
-        )
+        domain = ".".join(host.lower().rsplit(".", 2)[-2:])
         said = "too many other names are being looked up"
         try:
             async with asyncio.timeout(self.seconds):
-                await self._turn(domain)
+                give_back = await self._threads.take(domain)
                 said = "its name server does not answer"
-                found = await self._begun(host, port, domain)
+                found = await self._begun(host, port, give_back)
         except TimeoutError as error:
             raise EgressFailed(f"egress: {host} can't be resolved: {said} ({self.seconds:g} s)") from error
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    async def _turn(self, domain: asyncio.Semaphore) -> None:
-        await domain.acquire()
-        try:
-            await self._all.acquire()
-        except BaseException:
-            domain.release()
-            raise
-
-    def _begun(self, host: str, port: int, domain: asyncio.Semaphore) -> "asyncio.Future[Any]":
+    def _begun(self, host: str, port: int, give_back: Callable[[], None]) -> "asyncio.Future[Any]":
         """The lookup; its turn ends with its thread, whoever has given up waiting."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
 
         def ended(found: Any, error: Exception | None) -> None:
-            domain.release()
-            self._all.release()
+            give_back()
             if answer.done():
                 return
             if error is None:
