@@ -62,7 +62,7 @@ class Shop:
             await connection.close()
 
     async def state(self) -> Any:
-        """Everything a statement could have changed."""
+        """Everything a statement could have changed; not the roles that other tests make beside this one."""
         return json.loads(
             await self.ask("""
             select json_build_object(
@@ -72,9 +72,11 @@ class Shop:
                 'number', (select last_value from numbers), 'called', (select is_called from numbers),
                 'objects', (select count(*) from pg_class where relnamespace = 'public'::regnamespace),
                 'functions', (select count(*) from pg_proc where pronamespace = 'public'::regnamespace),
-                'roles', (select count(*) from pg_roles), 'large', (select count(*) from pg_largeobject_metadata),
-                'settings', (select count(*) from pg_db_role_setting), 'schemas', (select count(*) from pg_namespace
-                    where nspname !~ '^pg_'),
+                'roles', (select json_agg(rolname order by rolname) from pg_roles where rolname !~ '^(parley|shop)_'),
+                'large', (select count(*) from pg_largeobject_metadata),
+                'settings', (select count(*) from pg_db_role_setting where setdatabase in (0,
+                    (select oid from pg_database where datname = current_database()))),
+                'schemas', (select count(*) from pg_namespace where nspname !~ '^pg_'),
                 'locks', (select count(*) from pg_locks where locktype = 'advisory' and database =
                     (select oid from pg_database where datname = current_database())))""")
         )
