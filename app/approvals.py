@@ -4,6 +4,7 @@ A run that asks is parked in the transaction that inserts its questions; the las
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
@@ -16,6 +17,8 @@ from app.events import EventType, NewEvent, append
 from app.messages import Json
 from app.models import new_id
 from app.notifications.deliver import plan_updates
+from app.notifications.notice import MAX_TEXT
+from app.notifications.text import INVISIBLE
 from app.runs import WAITING_FOR, Fenced, Inline, answered
 from app.runs import park as park_run
 from app.settings import Settings
@@ -76,10 +79,21 @@ async def park(connection: Connection, settings: Settings, who: Fenced, question
     waiting = NewEvent(EventType.RUN_WAITING, {"waiting_for": sorted({WAITING_FOR[each.kind] for each in questions})})
     events = [*(_required(approval_id, question) for approval_id, question in asked), waiting]
     stored = await append(connection, who.conversation_id, who.run_id, events)
-    text = "\n\n".join(told(question, f"{settings.base_url}/approvals/{number}/decision") for number, question in asked)
-    shown = [{"id": str(number), "kind": question.kind, "tool": question.tool} for number, question in asked]
-    due = await announce(connection, settings, about, stored[-1], text=text, asked=shown)
+    text, listed = _told_of(asked, settings)
+    due = await announce(connection, settings, about, stored[-1], text=text, asked=listed)
     return Settled(stored, due)
+
+
+def _told_of(asked: Sequence[tuple[UUID, NewApproval]], settings: Settings) -> tuple[str, list[Json]]:
+    """What people are told of the questions: the text, and the questions as `Notice.asked` lists them."""
+    text, listed = "", list[Json]()
+    for number, question in asked:
+        said, left_out = told(question, f"{settings.base_url}/approvals/{number}/decision")
+        text += f"\n\n{said}" if text else said
+        # A notice ends at its length, whatever stands there.
+        cut = bool(left_out) or len(text) > MAX_TEXT
+        listed.append({"id": str(number), "kind": question.kind, "tool": question.tool, "cut": cut})
+    return text, listed
 
 
 async def _insert(connection: Connection, workspace_id: UUID, who: Fenced, approval_id: UUID, new: NewApproval) -> None:
@@ -110,7 +124,7 @@ def _required(approval_id: UUID, question: NewApproval) -> NewEvent:
     return NewEvent(EventType.APPROVAL_REQUIRED, payload)
 
 
-MAX_SHOWN = 2_000
+MAX_SHOWN = 2_000  # Characters of a call's arguments in a message; the page of a mail's link shows them whole.
 
 # What is posted to decide, by the kind of question.
 ANSWERS = {
@@ -120,20 +134,33 @@ ANSWERS = {
 }
 
 
-def told(question: NewApproval, url: str) -> str:
-    """A question as people read it, and how it is decided."""
-    return f"{_asked(question)}\n\nTo decide: POST {url} with\n\n    {ANSWERS[question.kind]}"
+def told(question: NewApproval, url: str) -> tuple[str, int]:
+    """A question as people read it and how it is decided, and how many characters of the arguments are left out."""
+    asked, left_out = _asked(question)
+    return f"{asked}\n\nTo decide: POST {url} with\n\n    {ANSWERS[question.kind]}", left_out
 
 
-def _asked(question: NewApproval) -> str:
+def _asked(question: NewApproval) -> tuple[str, int]:
     if question.kind == "question":
-        return str(question.arguments.get("question", ""))
-    shown = json.dumps(question.arguments, ensure_ascii=False, indent=2)[:MAX_SHOWN]
+        return str(question.arguments.get("question", "")), 0
+    arguments, left_out = shown(question.arguments, MAX_SHOWN)
     # Indented, it is a block of code whatever it holds.
-    call = f"`{question.tool}` with\n\n{indent(shown, '    ')}\n\n"
+    call = f"`{question.tool}` with\n\n{indent(arguments, '    ')}\n\n"
     if question.kind == "effect":
-        return f"Whether this interrupted call took effect is not known: {call}Did it happen?"
-    return f"May this be called: {call}".rstrip()
+        return f"Whether this interrupted call took effect is not known: {call}Did it happen?", left_out
+    return f"May this be called: {call}".rstrip(), left_out
+
+
+def shown(arguments: Any, limit: int) -> tuple[str, int]:
+    """Arguments as they are read before they are approved, and how many characters of them are left out.
+
+    Nothing is dropped without a mark, and what could not be seen, or would reorder what is read, is written as an escape.
+    Where arguments are not whole, nobody may approve them.
+    """
+    text = json.dumps(arguments, ensure_ascii=False, indent=2)
+    text = INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    left_out = max(0, len(text) - limit)
+    return (f"{text[:limit]}\n… cut: {left_out} characters more" if left_out else text), left_out
 
 
 # --- deciding -------------------------------------------------------------------------------------

@@ -1,9 +1,13 @@
 """Approvals below the API: what two transactions at once must not do to each other."""
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
-from app.approvals import Decision, NewApproval, decide, park
+import pytest
+
+from app.approvals import MAX_SHOWN, Decision, NewApproval, decide, park, shown, told
 from app.db import DEFAULT_WORKSPACE
 from app.runs import Claim
 from app.settings import Settings
@@ -25,16 +29,16 @@ def question(index: int) -> NewApproval:
     )
 
 
-async def parked(world: World, settings: Settings, questions: int) -> tuple[Claim, list[UUID]]:
+async def parked(world: World, settings: Settings, *questions: NewApproval) -> tuple[Claim, list[UUID]]:
     held = await world.one()
     async with world.database.engine_tx() as connection:
-        await park(connection, settings, held.fenced, [question(index) for index in range(questions)])
+        await park(connection, settings, held.fenced, list(questions))
     rows = await world.database.fetch("select id from approvals order by subject")
     return held, [row["id"] for row in rows]
 
 
 async def test_the_last_of_two_answers_at_once_queues_the_run(world: World, settings: Settings) -> None:
-    held, (one, other) = await parked(world, settings, 2)
+    held, (one, other) = await parked(world, settings, question(0), question(1))
 
     async def answer(approval_id: UUID) -> bool:
         async with world.database.engine_tx() as connection:
@@ -50,3 +54,36 @@ async def test_the_last_of_two_answers_at_once_queues_the_run(world: World, sett
     assert (await world.run(held.run_id))["state"] == "queued"
     assert (await world.types(held.conversation_id)).count("run.queued") == 2
     await world.check()
+
+
+# --- what is shown to who decides ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tool", "effect"])
+def test_a_message_says_how_much_of_the_arguments_it_leaves_out(kind: Any) -> None:
+    arguments = {"text": "x" * 5_000}
+    text, left_out = told(replace(question(0), kind=kind, arguments=arguments), "http://x")
+    assert left_out == 5_000 - MAX_SHOWN + len('{\n  "text": ""\n}')
+    assert f"… cut: {left_out} characters more" in text
+    whole, none = told(replace(question(0), kind=kind, arguments={"text": "x" * 1_000}), "http://x")
+    assert ("cut:" in whole, none) == (False, 0)
+
+
+def test_what_would_reorder_the_arguments_is_shown_as_an_escape() -> None:
+    text, _ = shown({"to": "\u202emoc.elpmaxe@nna", "by": "Zoë\u2066"}, 1_000)
+    assert '"\\u202emoc.elpmaxe@nna"' in text
+    assert '"Zoë\\u2066"' in text
+
+
+async def test_a_notice_says_which_arguments_it_does_not_hold_whole(world: World, settings: Settings) -> None:
+    """Each one's own, and those that the notice's end cuts off."""
+    long = [replace(question(0), arguments={"text": "x" * 3_000})]
+    short = [replace(question(index), arguments={"text": "y" * 1_900}) for index in range(1, 12)]
+    told_to = {"config": {"channels": ["email"], "email_address": "ann@example.com"}, "thread": None}
+    held = await world.one(run={"notification": told_to})
+    async with world.database.engine_tx() as connection:
+        await park(connection, settings, held.fenced, [*long, *short])
+    payload = await world.database.fetchval("select payload from deliveries where event = 'run.waiting'")
+    cut = [each["cut"] for each in payload["asked"]]
+    assert cut[:2] == [True, False]
+    assert (cut[-1], sorted(cut[1:])) == (True, cut[1:])

@@ -36,7 +36,8 @@ class Notice:
         quiet: Why nobody is to be told of this one.
         recovered: A task's first success after failures.
         digest: What a digest tells of: `event, title, text, url, at` of each.
-        asked: The questions of a run that waits: `id, kind, tool` of each.
+        asked: The questions of a run that waits: `id, kind, tool, cut` of each. `cut` says that `text` does not hold its
+            arguments whole: then, and where a channel shows less of `text` than there is, nothing there may approve it.
         thread: What somebody wrote that this answers: `in_reply_to`, a mail's Message-ID or a Slack message's number, and a
             mail's `subject`. It is sent whatever the rules say.
     """
