@@ -74,6 +74,7 @@ FORM_BYTES = 100_000  # Of an upload beside its file.
 
 # In this order a path is looked for: what is fixed stands before what takes any name.
 ROUTERS = (
+    later.router,
     health.router,
     conversations.router,
     messages.router,
@@ -114,13 +115,14 @@ def create_app(settings: Settings) -> FastAPI:
     extensions.load(settings)
     default_model(settings)  # A wrong DEFAULT_MODEL is told at the start, not by the first run.
     metrics = Metrics()
-    app = FastAPIOffline(title="Parley", version=__version__, description=DESCRIPTION, lifespan=_lifespan)
+    # The routes, not their routers: those would match each request twice, and prepare each route anew per application.
+    routes = [route for router in ROUTERS for route in router.routes]
+    app = FastAPIOffline(
+        title="Parley", version=__version__, description=DESCRIPTION, lifespan=_lifespan, routes=routes
+    )
     app.state.settings = settings
     app.state.metrics = metrics
     problems.install(app)
-    app.include_router(later.router)
-    for router in ROUTERS:
-        app.include_router(router)
     app.add_api_route("/", lambda: RedirectResponse("/docs"), include_in_schema=False)
     openapi.install(app)
     _wrap(app, settings, metrics, auth_on=auth_on)
