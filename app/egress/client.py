@@ -2,12 +2,14 @@
 
 import asyncio
 import json as jsonlib
+import os
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import ip_address
 from typing import Any, Self, cast
 from uuid import UUID
@@ -178,8 +180,7 @@ class Egress:
         """
         self._policy = Policy.of(settings.egress_allow)
         resolver = resolver or Names().resolve
-        tls = httpx.create_ssl_context(trust_env=False)
-        tls.load_default_certs()  # beside the bundled roots: an operator's own
+        tls = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
         self._guarded = _pool(tls, GuardedBackend(self._policy, resolver))
         self._plain = _pool(tls, _network_backend())
         # Streams stay open for long: they must not take the connections of those who only fetch.
@@ -336,6 +337,15 @@ def _wire(request: httpx.Request) -> httpcore.Request:
         content=request.content or None,
         extensions={"timeout": {"connect": CONNECT_SECONDS}},
     )
+
+
+@cache
+def _trust(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """The roots that are trusted, read once: it takes tens of milliseconds. OpenSSL reads both settings itself."""
+    del file, folder
+    tls = httpx.create_ssl_context(trust_env=False)
+    tls.load_default_certs()  # beside the bundled roots: an operator's own
+    return tls
 
 
 def _pool(tls: ssl.SSLContext, backend: httpcore.AsyncNetworkBackend) -> httpcore.AsyncConnectionPool:

@@ -231,7 +231,7 @@ def point(case: Case, things: dict[str, str]) -> None:
 )
 @schema.parametrize()
 @hypothesis_settings(
-    max_examples=6,
+    max_examples=4,
     derandomize=True,
     database=None,
     deadline=None,
