@@ -97,9 +97,10 @@ class Notice:
 
     @property
     def fingerprint(self) -> str:
-        """The same for two notices that say the same: numbers and ids in an error don't count."""
+        """The same for two notices that say the same: numbers and ids in an error don't count, but that it works again does."""
         said = NUMBERS.sub("#", self.error) if self.error else self.text
-        return sha256("\n".join((self.rule or self.event, " ".join(said.split()))).encode()).hexdigest()[:32]
+        happened = "recovered" if self.recovered else self.rule or self.event
+        return sha256("\n".join((happened, " ".join(said.split()))).encode()).hexdigest()[:32]
 
     @property
     def _base(self) -> str:

@@ -52,6 +52,7 @@ class Judged:
     event: str
     fingerprint: str | None
     held: bool
+    recovered: bool
     rules: Rules
 
     @classmethod
@@ -61,7 +62,8 @@ class Judged:
         own: Mapping[str, Any] = row["config"] or {}
         found = {name: own.get(name, workspace.get(name)) for name in Rules.model_fields}
         names = ("id", "workspace_id", "task_id", "channel", "address", "event", "fingerprint", "held")
-        return cls(**{name: row[name] for name in names}, rules=Rules.model_validate(found))
+        recovered = bool(row["payload"].get("recovered"))
+        return cls(**{name: row[name] for name in names}, recovered=recovered, rules=Rules.model_validate(found))
 
 
 def silence(row: Row) -> str | None:
@@ -126,9 +128,11 @@ def _verdict(of: Judged, told: Sequence[Row]) -> Verdict:
     """Cool-down and change first: what says nothing new does not fill a digest."""
     rules = of.rules
     same = next((row for row in told if row["fingerprint"] == of.fingerprint), None)
-    if rules.cooldown_seconds and same is not None and same["age"] < rules.cooldown_seconds:
-        return Verdict(f"the same was told {_when(same['at'])}; the cool-down is {rules.cooldown_seconds} s")
     last = next((row for row in told if row["event"] in OUTCOMES), None)
+    # Who was last told of a failure must hear that it is over, however lately the same was told.
+    news = of.recovered and last is not None and last["event"] != "run.completed"
+    if rules.cooldown_seconds and same is not None and same["age"] < rules.cooldown_seconds and not news:
+        return Verdict(f"the same was told {_when(same['at'])}; the cool-down is {rules.cooldown_seconds} s")
     if rules.only_changes and of.event in OUTCOMES and last and last["fingerprint"] == of.fingerprint:
         return Verdict(f"nothing changed since {_when(last['at'])}")
     window = rules.digest_seconds or DIGEST_SECONDS

@@ -125,6 +125,19 @@ async def test_the_same_is_not_told_again_during_the_cool_down(desk_of: Any) -> 
     assert await desk.send() == ["Failed: Report"] * 2
 
 
+async def test_that_it_works_again_is_told_whatever_the_cool_down_says(desk_of: Any) -> None:
+    desk = await desk_of(cooldown_seconds=600)
+    await desk.tell()
+    sent = await desk.send()
+    for number in ("one", "two", "two"):
+        await desk.tell("run.failed", text="", error=f"no host named {number}")
+        sent += await desk.send()
+        await desk.tell(recovered=True)
+        sent += await desk.send()
+    # Of the last failure nobody heard.
+    assert sent[1:] == ["Failed: Report", "Recovered: Report"] * 2
+
+
 async def test_two_at_once_are_judged_in_a_row(desk_of: Any, database: Database) -> None:
     desk = await desk_of(cooldown_seconds=600)
     for _ in range(8):
