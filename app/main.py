@@ -55,7 +55,6 @@ from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.identity import Doorkeeper, LastUse
 from app.notifications import alerts
-from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.providers import default_model
 from app.settings import Settings
@@ -177,7 +176,7 @@ async def _watch(engine: Engine) -> None:
     """Look for what calls for an alert; without a worker nobody else would send it."""
     if not alerts.addresses(engine.settings):
         return
-    sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box, engine.database))
+    sender = Sender(engine.database, engine.means)
     while True:
         with contextlib.suppress(DatabaseUnavailable):
             await alerts.watch(engine.database, engine.settings)

@@ -34,6 +34,7 @@ from app.notifications.channel import Envelope, Means
 from app.notifications.deliver import Sender
 from app.notifications.email import compose
 from app.notifications.notice import Notice
+from app.notifications.smtp import Smtp
 from app.settings import Settings
 from benchmarks import machine
 
@@ -133,10 +134,10 @@ async def compare(dsn: str, home: Path, port: int, mails: int, rounds: int) -> N
     settings = Settings.of(
         database_url=dsn, parley_home=home, parley_encryption_keys=keys, smtp_host="127.0.0.1", smtp_port=port
     )
-    database, egress = await Database.open(settings), Egress(settings)
+    database, egress, smtp = await Database.open(settings), Egress(settings), Smtp(settings)
     try:
         await database.execute("insert into workspaces (id, name) values ($1, 'default')", DEFAULT_WORKSPACE)
-        sender = Sender(database, Means(settings, egress, Box.from_settings(settings), database))
+        sender = Sender(database, Means(settings, egress, Box.from_settings(settings), database, smtp))
         message = compose(Envelope(new_id(), "user@example.com", "<1@localhost>", notice()), "parley@localhost")
         print(f"{mails} mails of {len(message.as_bytes())} bytes, {BATCH * BATCHES} at once; load {machine.load()}")
         ratios: list[float] = []
@@ -147,6 +148,7 @@ async def compare(dsn: str, home: Path, port: int, mails: int, rounds: int) -> N
                 print(f"ours {mine:.0f}/s, bare {theirs:.0f}/s, ratio {ratios[-1]:.2f}")
         print(f"ratio p50 {statistics.median(ratios):.2f} [{min(ratios):.2f}-{max(ratios):.2f}]; load {machine.load()}")
     finally:
+        await smtp.aclose()
         await egress.aclose()
         await database.close()
 

@@ -126,7 +126,7 @@ def test_only_the_database_module_commits() -> None:
         ("starlette", ("app.api", "app.web", "app.main")),
         ("sse_starlette", ("app.api",)),
         ("cronsim", ("app.cron",)),
-        ("aiosmtplib", ("app.notifications.email", "app.cli.checks")),
+        ("aiosmtplib", ("app.notifications.smtp", "app.cli.checks")),
         ("pydantic_monty", ("app.sandbox",)),
         ("pydantic_settings", ("app.settings",)),
         ("typer", ("app.cli",)),

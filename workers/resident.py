@@ -19,7 +19,6 @@ from app.executor import Engine
 from app.executor.engine import GRACE_SECONDS
 from app.knowledge.indexing import Indexer
 from app.notifications import alerts
-from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.queue import LANE
 from app.runs import claim, due, overdue, recover, stranded, tend
@@ -51,7 +50,7 @@ class Resident:
         self._stopping = asyncio.Event()
         self._rung = asyncio.Event()
         self._mail = asyncio.Event()
-        self._sender = Sender(engine.database, Means(engine.settings, engine.egress, engine.box, engine.database))
+        self._sender = Sender(engine.database, engine.means)
         self._indexer = Indexer(engine.database, engine.embedder)
         self._tasks: list[asyncio.Task[None]] = []
         self.defects = 0

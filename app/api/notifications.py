@@ -77,10 +77,9 @@ async def try_channels(body: TestBody, caller: Writer) -> TestOut:
     config = NotificationConfig.from_stored(stored)
     assert config is not None, "what was stored is a config"
     engine = caller.engine
-    means = Means(engine.settings, engine.egress, engine.box, engine.database)
     default_slack = engine.settings.slack_webhook_url is not None
     results = [
-        await _try(means, caller, name, address, task_id, stored)
+        await _try(engine.means, caller, name, address, task_id, stored)
         for name in config.channels
         for address in CHANNELS[name].addresses(config, default_slack=default_slack)
     ]

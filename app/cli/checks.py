@@ -18,7 +18,7 @@ from app.embedded.carriers import find_postgres, find_valkey
 from app.embedded.ports import FIRST_PORT, LAST_PORT, taken
 from app.errors import ConfigurationError, ParleyError
 from app.knowledge import vectors
-from app.notifications.email import connection_options
+from app.notifications.smtp import connection_options
 from app.providers import default_embedder, default_model, missing_key
 from app.redis import connect, ping
 from app.settings import Settings, place_of

@@ -25,6 +25,8 @@ from app.executor.load import Loads
 from app.knowledge.embedding import Embedder
 from app.messages import Json
 from app.models import new_id
+from app.notifications.channel import Means
+from app.notifications.smtp import Smtp
 from app.providers import Providers
 from app.queue import LANE, Bell
 from app.runs import (
@@ -67,6 +69,7 @@ class Engine:
         self.bell = Bell(settings.doorbell_dsn())
         self.box = Box.from_settings(settings)
         self.egress = Egress(settings)
+        self.means = Means(settings, self.egress, self.box, database, Smtp(settings))
         self.credentials = Credentials(database, self.box, self.egress)
         self.sessions = Sessions(self.egress, self.credentials)
         self.breakers = Breakers(database, settings, self._failure_of, self._tell_breakers)
@@ -124,6 +127,7 @@ class Engine:
         mcp_servers.withdraw(self._programs)
         await self.sessions.aclose()
         await asyncio.gather(*self._notes, return_exceptions=True)
+        await self.means.smtp.aclose()
         await self.egress.aclose()
         await sandbox.aclose()
         await charts.aclose()

@@ -11,6 +11,7 @@ from app.egress import Egress
 from app.notifications.config import NotificationConfig
 from app.notifications.files import File, Files
 from app.notifications.notice import Notice
+from app.notifications.smtp import Smtp
 from app.settings import Settings
 
 
@@ -22,6 +23,7 @@ class Means:
     egress: Egress
     box: Box
     database: Database
+    smtp: Smtp
 
 
 @dataclass(frozen=True)

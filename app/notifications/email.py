@@ -3,29 +3,36 @@
 import asyncio
 import os
 import re
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.headerregistry import HeaderRegistry
 from email.message import EmailMessage
 from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import aiosmtplib
-
-from app.errors import DeliveryFailed, DeliveryRefused
+from app.errors import DeliveryRefused
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig
 from app.notifications.notice import Notice
 from app.notifications.render import render_mail
 from app.notifications.text import one_line
-from app.settings import Settings, is_loopback
 
-TIMEOUT_SECONDS = 20.0
-TLS_PORT, SUBMISSION_PORT = 465, 587
 MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,400}>")
+
+
+class _Headers(HeaderRegistry):
+    """The library makes a class for each header of each mail, a quarter of all composing. One for each name is enough."""
+
+    def __getitem__(self, name: str) -> type[Any]:
+        return _class_of(name)
+
+
+_class_of = cache(HeaderRegistry().__getitem__)  # Of our names alone, which are few.
+POLICY = SMTP.clone(header_factory=_Headers())
 
 
 class EmailChannel:
@@ -34,6 +41,7 @@ class EmailChannel:
     def __init__(self, means: Means) -> None:
         """Send by the server of the settings."""
         self._settings = means.settings
+        self._smtp = means.smtp
 
     @staticmethod
     def addresses(config: NotificationConfig, *, default_slack: bool) -> list[Address]:
@@ -48,7 +56,7 @@ class EmailChannel:
         if self._settings.smtp_host is None:
             path = await asyncio.to_thread(capture, message, self._settings.parley_home / "outbox")
             return SendResult(f"captured in {path}: SMTP_HOST is not set, so no mail was sent")
-        await _submit(message, self._settings)
+        await self._smtp.send(message)
         return SendResult()
 
 
@@ -67,7 +75,7 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
         decision_urls=envelope.decision_urls,
     )
     thread = thread_id(notice.conversation_id, envelope.message_id)
-    message = EmailMessage(policy=SMTP)
+    message = EmailMessage(policy=POLICY)
     try:
         message["From"] = sender
         message["To"] = envelope.address
@@ -127,48 +135,3 @@ def capture(message: EmailMessage, folder: Path) -> Path:
     partial.write_bytes(message.as_bytes())
     os.replace(partial, path)
     return path
-
-
-def connection_options(settings: Settings) -> dict[str, Any]:
-    """Host, port, security and login for aiosmtplib.
-
-    Without `SMTP_SECURITY` the port decides: 465 is TLS, 587 needs STARTTLS, any other uses STARTTLS
-    where offered - but a password is never sent over a plain connection to another machine.
-    """
-    security = settings.smtp_security
-    port = settings.smtp_port or (TLS_PORT if security == "tls" else SUBMISSION_PORT)
-    if security is None and port in (TLS_PORT, SUBMISSION_PORT):
-        security = "tls" if port == TLS_PORT else "starttls"
-    host = settings.smtp_host or "localhost"
-    opportunistic = True if settings.smtp_username and not is_loopback(host) else None
-    return {
-        "hostname": host,
-        "port": port,
-        "use_tls": security == "tls",
-        "start_tls": {"tls": False, "starttls": True, "none": False}.get(security or "", opportunistic),
-        "username": settings.smtp_username,
-        "password": settings.smtp_password.get_secret_value() if settings.smtp_password else None,
-        "timeout": TIMEOUT_SECONDS,
-        # The default asks DNS for this machine's name and blocks meanwhile.
-        "local_hostname": socket.gethostname(),
-    }
-
-
-async def _submit(message: EmailMessage, settings: Settings) -> None:
-    sender = parseaddr(settings.smtp_from_email)[1]
-    try:
-        await aiosmtplib.send(message, sender=sender, **connection_options(settings))
-    except aiosmtplib.SMTPRecipientsRefused as error:
-        raise _failure(error.recipients[0]) from error
-    except aiosmtplib.SMTPResponseException as error:
-        raise _failure(error) from error
-    except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-        said = one_line(str(error), 300) or type(error).__name__
-        raise DeliveryFailed(f"the mail server could not be used: {said}") from error
-    except ValueError as error:
-        raise DeliveryRefused(f"the mail can't be sent: {one_line(str(error), 200)}") from error
-
-
-def _failure(error: aiosmtplib.SMTPResponseException) -> DeliveryFailed | DeliveryRefused:
-    said = f"the mail server answered {error.code} {one_line(error.message, 300)}"
-    return DeliveryRefused(said) if error.code >= 500 else DeliveryFailed(said)

@@ -16,6 +16,7 @@ from app.egress import Egress
 from app.notifications.channel import Envelope, Means
 from app.notifications.notice import Notice
 from app.notifications.plan import message_id
+from app.notifications.smtp import Smtp
 from app.settings import Settings
 from tests.notifications.servers import SlackStandIn
 
@@ -71,15 +72,16 @@ def make_settings(home: Path, **values: Any) -> Settings:
 @pytest.fixture
 async def means(tmp_path: Path) -> AsyncIterator[Callable[..., Means]]:
     """Makes what channels send with from settings."""
-    opened: list[Egress] = []
+    made: list[Means] = []
 
     def make(database: Database | None = None, **values: Any) -> Means:
         settings = make_settings(tmp_path, **values)
-        opened.append(Egress(settings))
-        return Means(settings, opened[-1], Box.from_settings(settings), cast("Any", database))
+        box = Box.from_settings(settings)
+        made.append(Means(settings, Egress(settings), box, cast("Any", database), Smtp(settings)))
+        return made[-1]
 
     yield make
-    await asyncio.gather(*(egress.aclose() for egress in opened))
+    await asyncio.gather(*(each.egress.aclose() for each in made), *(each.smtp.aclose() for each in made))
 
 
 @pytest.fixture

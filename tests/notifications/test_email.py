@@ -11,8 +11,9 @@ import pytest
 
 from app.errors import DeliveryFailed, DeliveryRefused
 from app.notifications.channel import Means
-from app.notifications.email import EmailChannel, compose, connection_options
+from app.notifications.email import EmailChannel, compose
 from app.notifications.files import Files
+from app.notifications.smtp import connection_options
 from app.settings import Settings
 from tests.notifications.conftest import CONVERSATION, StoredFiles, make_envelope, make_notice, seen
 from tests.notifications.servers import MailServer
@@ -186,7 +187,7 @@ async def test_too_many_or_too_large_files_are_links_alone(
 async def test_a_server_that_hangs_or_drops_the_line_is_tried_again(
     means: MakeMeans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.notifications.email.TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr("app.notifications.smtp.TIMEOUT_SECONDS", 0.3)
     released = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
