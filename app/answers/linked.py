@@ -8,13 +8,16 @@ from uuid import UUID
 
 from app import audit
 from app.answers.people import DECIDE, people, who_may
-from app.approvals import Decision, decide
+from app.approvals import Decision, decide, shown
 from app.audit import Entry
 from app.db import Database
 from app.errors import InvalidRequest, MissingScope
 from app.notifications.decision_links import DecisionLink
 from app.settings import Settings
 from app.settle import Settled
+
+MAX_SHOWN = 200_000  # Characters of a call's arguments: a page can scroll, but a browser must be able to open it.
+MAX_REASON = 2_000
 
 ASKED = """
 select p.id, p.kind, p.tool, p.arguments, p.reason, p.decided_at, p.expires_at, c.title, a.name as agent, d.name as decided_by,
@@ -41,6 +44,16 @@ class Asked:
     decided_at: datetime | None
     expires_at: datetime | None
 
+    @property
+    def shown(self) -> str:
+        """The arguments as the page shows them."""
+        return shown(self.arguments, MAX_SHOWN)[0]
+
+    @property
+    def can_approve(self) -> bool:
+        """Whether what would be approved can be seen on the page."""
+        return self.kind == "question" or not shown(self.arguments, MAX_SHOWN)[1]
+
 
 async def asked(database: Database, link: DecisionLink) -> Asked | None:
     """The question of a link; None when it is gone."""
@@ -48,8 +61,8 @@ async def asked(database: Database, link: DecisionLink) -> Asked | None:
     return Asked(**dict(row)) if row else None
 
 
-def decision_of(form: Mapping[str, str], kind: str) -> Decision:
-    """What was said in the form.
+def decision_of(form: Mapping[str, str], question: Asked) -> Decision:
+    """What was said in the form of a question's page.
 
     Raises:
         InvalidRequest: naming the field.
@@ -58,9 +71,14 @@ def decision_of(form: Mapping[str, str], kind: str) -> Decision:
     if action not in ("approve", "deny"):
         raise InvalidRequest("must be approve or deny", field="action")
     if action == "deny":
-        return Decision(approve=False, reason=form.get("reason", "").strip()[:2000] or None)
+        reason = form.get("reason", "").strip()
+        if len(reason) > MAX_REASON:
+            raise InvalidRequest(f"has at most {MAX_REASON} characters", field="reason")
+        return Decision(approve=False, reason=reason or None)
+    if not question.can_approve:
+        raise InvalidRequest("the arguments are not shown whole here: deny, or decide by the API", field="action")
     given = {"question": {"answer": form.get("answer", "").strip()}, "effect": {"outcome": form.get("outcome", "")}}
-    return Decision(approve=True, arguments=given.get(kind))
+    return Decision(approve=True, arguments=given.get(question.kind))
 
 
 async def decide_linked(database: Database, settings: Settings, link: DecisionLink, decision: Decision) -> Settled:

@@ -5,15 +5,16 @@ import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from email.utils import getaddresses, parseaddr
+from email.utils import getaddresses
 from typing import Annotated, Any, Self, cast
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from app.errors import InvalidRequest
 
 MAX_MESSAGE_ID = 500
 MAX_SUBJECT = 300
+MAX_ADDRESS = 320  # 64 before the @, 255 behind it (RFC 5321).
 # What a mail says that no person sent: RFC 3834, and what servers said before it and besides.
 AUTOMATIC_HEADERS = ("x-autoreply", "x-autorespond", "x-auto-response-suppress", "list-id", "feedback-id")
 BULK = ("bulk", "junk", "list", "auto_reply")
@@ -46,6 +47,9 @@ class Attached(BaseModel):
     content: str = Field(description="Base64.")
 
 
+MessageId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE_ID)]
+
+
 class NeutralMail(BaseModel):
     """A mail in the form of no provider."""
 
@@ -67,10 +71,11 @@ class NeutralMail(BaseModel):
     )
 
     sender: str = Field(alias="from", max_length=1000, description="The header From.")
-    to: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = Field(
-        max_length=100, description="Whom it came in for; the reply address among them."
-    )
-    message_id: str = Field(min_length=1, max_length=MAX_MESSAGE_ID, description="The header Message-ID.")
+    to: Annotated[
+        list[Annotated[str, Field(max_length=1000)]],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    ] = Field(max_length=100, description="Whom it came in for; the reply address among them.")
+    message_id: MessageId = Field(description="The header Message-ID.")
     envelope_from: str | None = Field(
         None, max_length=1000, description="The return path; empty for a bounce. Left out when it is not known."
     )
@@ -101,7 +106,7 @@ class PostmarkMail(BaseModel):
     From: str = Field(max_length=1000)
     To: str = Field("", max_length=20_000)
     OriginalRecipient: str = Field("", max_length=1000)
-    MessageID: str = Field(min_length=1, max_length=MAX_MESSAGE_ID)
+    MessageID: MessageId
     Subject: str = Field("", max_length=5000)
     TextBody: str = ""
     HtmlBody: str = ""
@@ -114,9 +119,9 @@ class PostmarkMail(BaseModel):
         return NeutralMail.model_validate(
             {
                 "from": self.From,
-                "to": [self.OriginalRecipient, *(address for _, address in getaddresses([self.To]))],
+                "to": [self.OriginalRecipient, *_addresses(self.To)],
                 # Postmark's own number is no Message-ID of the mail.
-                "message_id": said.get("message-id") or self.MessageID,
+                "message_id": said.get("message-id", "").strip() or self.MessageID,
                 "envelope_from": said.get("return-path"),
                 "subject": self.Subject,
                 "text": self.TextBody,
@@ -168,13 +173,13 @@ class Mail:
             InvalidRequest: naming the field that can't be read.
         """
         headers = {header.name.strip().lower(): header.value.strip() for header in form.headers}
-        sender = parseaddr(form.sender)[1]
-        if "@" not in sender:
+        (sender, *_) = (*_addresses(form.sender), "")
+        if "@" not in sender or len(sender) > MAX_ADDRESS:
             raise InvalidRequest("is no address", field="from")
         return cls(
-            to=tuple(dict.fromkeys(parseaddr(each)[1].lower() for each in form.to if each)),
+            to=tuple(dict.fromkeys(address.lower() for each in form.to for address in _addresses(each)[:1])),
             sender=sender,
-            message_id=form.message_id.strip(),
+            message_id=form.message_id,
             subject=" ".join(form.subject.split())[:MAX_SUBJECT],
             text=form.text.replace("\r\n", "\n"),
             html=form.html,
@@ -200,6 +205,14 @@ def mail_of(payload: Any) -> Mail:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidRequest(first["msg"], field=".".join(str(part) for part in first["loc"])) from error
+
+
+def _addresses(header: str) -> list[str]:
+    """The addresses in a header; none in one that nobody can read."""
+    try:
+        return [address for _, address in getaddresses([header])]
+    except RecursionError:  # Of comments within comments.
+        return []
 
 
 def _automatic(headers: dict[str, str], sender: str, envelope_from: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -19,7 +19,11 @@ from app.messages import Json
 from app.notifications.slack_threads import Thread, find_thread
 from app.settings import Settings
 
-TS = r"^[0-9]{1,12}\.[0-9]{1,10}$"
+Ts = Annotated[str, Field(pattern=r"^[0-9]{1,12}\.[0-9]{1,10}$")]
+Team = Annotated[str, Field(pattern=r"^[TE][A-Z0-9]{1,20}$")]
+Channel = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}$")]
+User = Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{1,20}$")]
+Verdict = Literal["approve", "deny", "happened", "repeat", "fail"]
 MARKUP = re.compile(r"<([^<>|]*)(?:\|([^<>]*))?>")
 LEADING_MENTION = re.compile(r"^\s*<@[A-Z0-9]+(?:\|[^<>]*)?>[,:]?\s*")
 # Subtypes that are words of a person; others are edits, joins, reminders and bots.
@@ -39,11 +43,11 @@ class Message(BaseModel):
         thread_ts: The message that its thread hangs on.
     """
 
-    team: str = Field(pattern=r"^[TE][A-Z0-9]{1,20}$")
-    channel: str = Field(pattern=r"^[A-Z0-9]{1,20}$")
-    thread_ts: str = Field(pattern=TS)
-    ts: str = Field(pattern=TS)
-    user: str = Field(pattern=r"^[UW][A-Z0-9]{1,20}$")
+    team: Team
+    channel: Channel
+    thread_ts: Ts
+    ts: Ts
+    user: User
     text: str
 
     @property
@@ -55,14 +59,14 @@ class Message(BaseModel):
 class Click(BaseModel):
     """A person's click on a button of a question."""
 
-    team: str
-    channel: str
-    thread_ts: str
-    ts: str
-    user: str = Field(pattern=r"^[UW][A-Z0-9]{1,20}$")
-    decision: Literal["approve", "deny"]
+    team: Team
+    channel: Channel
+    thread_ts: Ts
+    ts: Ts
+    user: User
+    decision: Verdict
     approval_id: UUID
-    at: str = Field(pattern=TS)
+    at: Ts
 
     @property
     def source_id(self) -> str:
@@ -124,7 +128,7 @@ def click_of(body: bytes) -> Click | None:
 
 def _is_ours(action: Any) -> bool:
     decision, _, approval_id = action["action_id"].partition(":")
-    return decision in ("approve", "deny") and approval_id == action.get("value")
+    return decision in get_args(Verdict) and approval_id == action.get("value")
 
 
 def _malformed(error: ValidationError) -> MalformedBody:
@@ -188,7 +192,9 @@ class SlackDoor:
         answer = self._answer(thread, click, click.ts, decider)
         if decider is None:
             return await self._door.refuse(answer, FORBIDDEN.format("decide", DECIDE) if found else UNKNOWN)
-        return await self._door.decision(answer, click.approval_id, Decision(approve=click.decision == "approve"))
+        outcome = None if click.decision in ("approve", "deny") else {"outcome": click.decision}
+        decision = Decision(approve=click.decision != "deny", arguments=outcome)
+        return await self._door.decision(answer, click.approval_id, decision)
 
     async def _thread(self, of: Message | Click) -> Thread | None:
         return await find_thread(self._database, team=of.team, channel=of.channel, thread_ts=of.thread_ts)

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import audit
-from app.api.limits import LOCAL, READS, STRANGERS, WRITES, RateLimits
+from app.api.limits import FORGERS, LOCAL, READS, STRANGERS, WRITES, RateLimits
 from app.api.metrics import Metrics
 from app.api.problems import request_id_of
 from app.db import DEFAULT_WORKSPACE, Database
@@ -101,6 +101,16 @@ def engine_of(request: Request) -> Engine:
 def edge_of(request: Request) -> Edge:
     """The API's own state."""
     return request.app.state.edge
+
+
+async def count_forger(request: Request) -> None:
+    """Count a call that could not be verified, by its address; none is counted while authentication is off.
+
+    Raises:
+        RateLimited: when there were too many.
+    """
+    if engine_of(request).settings.auth_on:
+        await edge_of(request).limits.check(FORGERS, request.client.host if request.client else "unknown")
 
 
 def may(scope: str) -> Any:

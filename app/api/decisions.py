@@ -3,12 +3,10 @@
 Opening it changes nothing, so a scanner that opens every link of a mail decides nothing; its form does.
 """
 
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
@@ -16,17 +14,16 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from app.answers import linked
 from app.answers.linked import Asked
-from app.api.access import edge_of, engine_of
-from app.api.limits import FORGERS
+from app.api.access import count_forger, engine_of
 from app.api.problems import RESPONSES
+from app.api.strict import raw_body, read_form
 from app.api.unsubscribe import HEADERS
-from app.errors import AlreadyDecided, InvalidRequest, NotFound
+from app.errors import AlreadyDecided, BodyTooLarge, InvalidRequest, MalformedBody, NotFound
 from app.notifications.decision_links import PATH, DecisionLink, read_link
 
 router = APIRouter(tags=["approvals"], responses=RESPONSES)
 
-MAX_BODY = 20_000
-MAX_ARGUMENTS = 10_000
+MAX_BODY = 100_000
 PAGES = Environment(loader=PackageLoader("app.answers"), autoescape=select_autoescape(["html.j2"]))
 
 
@@ -42,8 +39,7 @@ async def _opened(token: str, request: Request) -> AsyncIterator[Opened]:
     engine = engine_of(request)
     link = read_link(engine.settings, token, time.time())
     if link is None:
-        if engine.settings.auth_on:
-            await edge_of(request).limits.check(FORGERS, request.client.host if request.client else "unknown")
+        await count_forger(request)
         raise NotFound("this link is not valid, or not any more")
     question = await linked.asked(engine.database, link)
     if question is None:
@@ -64,22 +60,19 @@ async def show_decision(opened: Linked) -> HTMLResponse:
 async def decide_by_link(opened: Linked, request: Request) -> HTMLResponse:
     """The page's form: `action` approve or deny, with `answer`, `outcome` or `reason`. Decided once; the page then says how."""
     engine, link = engine_of(request), opened.link
-    body = (await request.body())[:MAX_BODY].decode(errors="replace")
-    form = dict(parse_qsl(body, max_num_fields=20))
     problem, status = "", 200
     try:
-        decision = linked.decision_of(form, opened.question.kind)
+        form = read_form(await raw_body(request, MAX_BODY))
+        decision = linked.decision_of(form, opened.question)
         engine.tell(await linked.decide_linked(engine.database, engine.settings, link, decision))
-    except (AlreadyDecided, InvalidRequest) as error:
+    except (AlreadyDecided, BodyTooLarge, InvalidRequest, MalformedBody) as error:
         problem, status = error.detail, error.status
     question = await linked.asked(engine.database, link)
     return _page(Opened(link, question or opened.question), problem, status)
 
 
 def _page(opened: Opened, problem: str = "", status: int = 200) -> HTMLResponse:
-    question = opened.question
-    arguments = json.dumps(question.arguments, ensure_ascii=False, indent=2)[:MAX_ARGUMENTS]
     page = PAGES.get_template("decision.html.j2").render(
-        of=question, arguments=arguments, address=opened.link.address, problem=problem
+        of=opened.question, address=opened.link.address, problem=problem
     )
     return HTMLResponse(page, status, headers=HEADERS)

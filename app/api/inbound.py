@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import hmac
 import time
@@ -14,12 +13,11 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from app.answers import Answered, Mailbox, NeutralMail, SlackDoor, answers_to, click_of, mail_of, message_of
-from app.api.access import Caller, edge_of, engine_of, may
-from app.api.limits import FORGERS
+from app.api.access import Caller, count_forger, engine_of, may
 from app.api.openapi import schema_of
 from app.api.pages import Page, PageOf, paged
-from app.api.strict import is_json, read_json, resource
-from app.errors import BodyTooLarge, MalformedBody, NotAvailable, NotFound, UnsupportedMediaType, WebhookRefused
+from app.api.strict import is_json, joined_headers, raw_body, read_json, resource
+from app.errors import MalformedBody, NotAvailable, NotFound, UnsupportedMediaType, WebhookRefused
 from app.executor import Engine
 from app.verifiers import Signed, slack
 
@@ -123,7 +121,7 @@ async def email_inbound(request: Request) -> AnsweredOut:
         await _refuse(request)
     if not is_json(request.headers.get("content-type", "")):
         raise UnsupportedMediaType
-    payload = await asyncio.to_thread(read_json, await _body(request, MAIL_BYTES))
+    payload = await asyncio.to_thread(read_json, await raw_body(request, MAIL_BYTES))
     mail = await asyncio.to_thread(mail_of, payload)
     return await _done(engine, Mailbox(engine.database, engine.settings).take(mail))
 
@@ -154,24 +152,12 @@ async def _from_slack(request: Request, content_type: str) -> bytes:
         WebhookRefused: when it did not.
     """
     secret = _configured(engine_of(request).settings.slack_signing_secret, "SLACK_SIGNING_SECRET")
-    body = await _body(request, SLACK_BYTES)
-    headers = {name: ",".join(request.headers.getlist(name)) for name in request.headers}
-    if not slack(Signed(headers, body, time.time()), secret):
+    body = await raw_body(request, SLACK_BYTES)
+    if not slack(Signed(joined_headers(request), body, time.time()), secret):
         await _refuse(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != content_type:
         raise UnsupportedMediaType(f"send {content_type}")
     return body
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(f"the body may have {limit} bytes")
-    return bytes(body)
 
 
 def _configured(secret: SecretStr | None, name: str) -> str:
@@ -186,7 +172,7 @@ def _knows(request: Request, secret: str) -> bool:
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # It is no base64, or not UTF-8.
             given = ""
     return hmac.compare_digest(given.encode(), secret.encode())
 
@@ -197,6 +183,5 @@ async def _refuse(request: Request) -> None:
     Raises:
         WebhookRefused: always.
     """
-    if engine_of(request).settings.auth_on:
-        await edge_of(request).limits.check(FORGERS, request.client.host if request.client else "unknown")
+    await count_forger(request)
     raise WebhookRefused(REFUSED)

@@ -4,17 +4,18 @@ import json
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, cast
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Scope
 
 from app.api.problems import RESPONSES
-from app.errors import ForbiddenText, MalformedBody, UnsupportedMediaType
+from app.errors import BodyTooLarge, ForbiddenText, MalformedBody, UnsupportedMediaType
 
 MAX_DEPTH = 64
 SAFE_DIGITS = 300
+MAX_FORM_FIELDS = 20
 
 
 def read_json(body: bytes) -> Any:
@@ -116,6 +117,45 @@ def is_json(content_type: str) -> bool:
     """Whether a content type is JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+async def raw_body(request: Request, limit: int) -> bytes:
+    """The body as it came: what a signature is over.
+
+    Raises:
+        UnsupportedMediaType: it has a Content-Encoding.
+        BodyTooLarge: it has more than `limit` bytes.
+    """
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(f"the body may have {limit} bytes")
+    return bytes(body)
+
+
+def joined_headers(request: Request) -> dict[str, str]:
+    """Every header under its name in lower case; one that came twice holds both values with a comma between."""
+    return {name: ",".join(request.headers.getlist(name)) for name in request.headers}
+
+
+def read_form(body: bytes) -> dict[str, str]:
+    """The fields of a form that a page sent.
+
+    Raises:
+        MalformedBody: when it is no form.
+        ForbiddenText: when a field holds NUL.
+    """
+    try:
+        form = dict(parse_qsl(body.decode(), errors="strict", max_num_fields=MAX_FORM_FIELDS))
+    except UnicodeDecodeError as error:
+        raise MalformedBody("the form is not UTF-8") from error
+    except ValueError as error:
+        raise MalformedBody(f"a form has at most {MAX_FORM_FIELDS} fields") from error
+    check_text(form)
+    return form
 
 
 class StrictRequest(Request):

@@ -9,10 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import triggers
-from app.api.access import edge_of, engine_of
-from app.api.limits import FORGERS
-from app.api.strict import is_json, read_json, resource
-from app.errors import BodyTooLarge, ParleyError, Unauthenticated, UnsupportedMediaType, WebhookRefused
+from app.api.access import count_forger, edge_of, engine_of
+from app.api.strict import is_json, joined_headers, raw_body, read_json, resource
+from app.errors import ParleyError, Unauthenticated, UnsupportedMediaType, WebhookRefused
 from app.executor import Engine
 from app.identity import Principal
 from app.triggers import Call, Received
@@ -81,26 +80,15 @@ async def _receive(engine: Engine, task_id: UUID, request: Request) -> Received:
 
 
 async def _read(request: Request) -> Call:
-    headers = {name: ",".join(request.headers.getlist(name)) for name in request.headers}
+    headers = joined_headers(request)
     if not is_json(headers.get("content-type", "")):
         raise UnsupportedMediaType
-    if headers.get("content-encoding", "identity") != "identity":
-        raise UnsupportedMediaType("send the body as it is, without a Content-Encoding")
     return Call(
         headers=headers,
         token=",".join(request.query_params.getlist("token")),
-        body=await _body(request),
+        body=await raw_body(request, MAX_BYTES),
         principal=await _principal(request),
     )
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise BodyTooLarge(f"a webhook's body may have {MAX_BYTES} bytes")
-    return bytes(body)
 
 
 async def _refused(request: Request, task_id: UUID, error: ParleyError) -> None:
@@ -111,9 +99,8 @@ async def _refused(request: Request, task_id: UUID, error: ParleyError) -> None:
     unverified = isinstance(error, WebhookRefused)
     reason = "the call could not be verified" if unverified else error.detail
     await triggers.refuse(engine.database, task_id, reason)
-    if unverified and engine.settings.auth_on:
-        address = request.client.host if request.client else "unknown"
-        await edge_of(request).limits.check(FORGERS, address)
+    if unverified:
+        await count_forger(request)
 
 
 async def _principal(request: Request) -> Principal | None:

@@ -19,7 +19,7 @@ async def asked(office: Office, server: MailServer) -> tuple[str, dict[str, Any]
     await office.post("/tasks", task_type="delegation", prompt="Tell them.", agent="careful", notification_config=told)
     await office.settled()
     (link,) = links_of(server.mails[-1], "/decisions/")
-    (approval,) = (await office.get("/approvals"))["items"]
+    approval, *_ = (await office.get("/approvals"))["items"]
     return link, approval
 
 
@@ -71,10 +71,49 @@ async def test_a_denial_carries_its_reason(office: Office, mail_server: MailServ
 
 async def test_a_form_that_says_nothing_decides_nothing(office: Office, mail_server: MailServer) -> None:
     link, approval = await asked(office, mail_server)
-    for body in (b"", b"action=perhaps", b"\xff\xfe", b"a=1&" * 5):
+    for body in (b"", b"action=perhaps", b"a=1&" * 5):
         answer = await office.http.post(link, content=body)
         assert (answer.status_code, "must be approve or deny" in answer.text) == (422, True)
     assert await state(office, approval) == "pending"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"\xff\xfe", 400, "the form is not UTF-8"),
+        (b"action=deny&reason=%ff", 400, "the form is not UTF-8"),
+        (b"a=1&" * 21, 400, "at most 20 fields"),
+        (b"action=deny&reason=%00", 422, "NUL"),
+        (b"action=deny&reason=" + b"x" * 2_001, 422, "at most 2000 characters"),
+        (b"action=deny&reason=" + b"x" * 100_000, 413, "100000 bytes"),
+    ],
+)
+async def test_a_form_that_can_not_be_read_says_why_on_the_page(
+    office: Office, mail_server: MailServer, body: bytes, status: int, said: str
+) -> None:
+    link, approval = await asked(office, mail_server)
+    answer = await office.http.post(link, content=body)
+    assert (answer.status_code, said in answer.text, "<form" in answer.text) == (status, True, True), answer.text
+    assert await state(office, approval) == "pending"
+
+
+LONG = "update approvals set arguments = jsonb_build_object('text', repeat('x', $1))"
+
+
+async def test_arguments_are_shown_whole_or_not_approved(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    await office.database.execute(LONG, 150_000)
+    page = (await office.http.get(link)).text
+    assert ("x" * 150_000 in page, 'value="approve"' in page, "cut:" in page) == (True, True, False)
+    await office.database.execute(LONG, 250_000)
+    page = (await office.http.get(link)).text
+    assert ('value="approve"' in page, 'value="deny"' in page) == (False, True)
+    assert "… cut: 50016 characters more" in page
+    assert f"GET /approvals/{approval['id']}" in page
+    refused = await decide(office, link, action="approve")
+    assert (refused.status_code, "not shown whole here" in refused.text) == (422, True)
+    assert await state(office, approval) == "pending"
+    assert (await decide(office, link, action="deny")).status_code == 200
 
 
 async def test_a_principal_who_lost_the_scope_decides_nothing(office: Office, mail_server: MailServer) -> None:
