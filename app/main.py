@@ -58,6 +58,7 @@ from app.notifications import alerts
 from app.notifications.deliver import Sender
 from app.providers import default_model
 from app.settings import Settings
+from app.tools.openapi import MAX_DOCUMENT_BYTES
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -130,7 +131,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) -> None:
     """Put the layers round the application, the innermost first."""
-    uploads = {"/documents": settings.parley_document_bytes + FORM_BYTES}
+    files = {"/documents": settings.parley_document_bytes, "/tools": MAX_DOCUMENT_BYTES}
+    uploads = {resource: size + FORM_BYTES for resource, size in files.items()}
     limit = settings.parley_max_body_bytes
     app.add_middleware(BodyLimit, limit=limit, uploads=uploads, counting=(webhooks.PATH, *inbound.PATHS))
     if settings.cors_origins:

@@ -12,12 +12,12 @@ from app import artifacts, audit
 from app.api.access import Caller, may
 from app.api.artifacts import SAFE
 from app.api.idempotency import Idempotent
-from app.api.multipart import Part, read_form
+from app.api.multipart import Part, is_form, read_form
 from app.api.pages import Page, PageOf, paged
 from app.api.problems import fields_of, misfit
 from app.api.shapes import Body
 from app.api.strict import check_text, is_json, read_json, resource
-from app.errors import BodyTooLarge, InvalidRequest, MalformedBody, NotFound, UnknownReference, UnsupportedMediaType
+from app.errors import BodyTooLarge, InvalidRequest, NotFound, UnknownReference, UnsupportedMediaType
 from app.knowledge import documents, reading
 from app.knowledge.documents import MAX_SOURCE, MAX_TITLE, NewDocument
 from app.knowledge.metadata import checked_filters, checked_metadata
@@ -317,7 +317,7 @@ async def _sent(request: Request, caller: Caller, document_id: UUID) -> NewDocum
     kind = request.headers.get("content-type", "")
     if is_json(kind):
         return await _of_json(await request.body(), caller, document_id)
-    if kind.partition(";")[0].strip().lower() == "multipart/form-data":
+    if is_form(kind):
         return await _of_form(await read_form(request), caller, document_id)
     raise UnsupportedMediaType("send application/json, or a file as multipart/form-data")
 
@@ -350,7 +350,7 @@ async def _of_form(form: dict[str, Part], caller: Caller, document_id: UUID) -> 
     file = form.pop("file", None)
     if file is None:
         raise InvalidRequest("the form has no field called file", field="file")
-    said = {name: _text(part, name) for name, part in form.items()}
+    said = {name: part.text(name) for name, part in form.items()}
     metadata = _object(said.pop("metadata"), "metadata") if said.get("metadata") else {}
     try:
         body = DocumentBody.model_validate({**said, "metadata": metadata})
@@ -390,15 +390,6 @@ async def _read(
             principal_id=caller.principal.id,
         )
     )
-
-
-def _text(part: Part, name: str) -> str:
-    try:
-        text = part.content.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedBody(f"the field {name[:100]!r} is not UTF-8") from error
-    check_text(text, name)
-    return text
 
 
 def _object(given: str, field: str) -> dict[str, Any]:

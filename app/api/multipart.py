@@ -8,6 +8,7 @@ from email.policy import HTTP
 
 from fastapi import Request
 
+from app.api.strict import check_text
 from app.errors import MalformedBody, UnsupportedMediaType
 
 MAX_PARTS = 20
@@ -21,6 +22,24 @@ class Part:
     media_type: str | None
     content: bytes
 
+    def text(self, name: str) -> str:
+        """What the field says.
+
+        Raises:
+            MalformedBody: naming the field, when it is no clean text.
+        """
+        try:
+            text = self.content.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedBody(f"the field {name[:100]!r} is not UTF-8") from error
+        check_text(text, name)
+        return text
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a Content-Type is that of a form with files."""
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
 
 async def read_form(request: Request) -> dict[str, Part]:
     """The fields of a form by name.
@@ -30,7 +49,7 @@ async def read_form(request: Request) -> dict[str, Part]:
         MalformedBody: when it can't be read.
     """
     content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
+    if not is_form(content_type):
         raise UnsupportedMediaType("the body must be multipart/form-data")
     head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
     return await asyncio.to_thread(_fields, head + await request.body())

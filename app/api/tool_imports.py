@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from fastapi import Request
+from pydantic import BaseModel, Field, ValidationError
 
 from app import audit
 from app.api.access import Caller, may
 from app.api.idempotency import IdempotencyKey, Idempotent
+from app.api.multipart import Part, is_form, read_form
+from app.api.openapi import schema_of
+from app.api.problems import fields_of, misfit
 from app.api.shapes import Body
-from app.api.strict import resource
+from app.api.strict import is_json, read_json, resource
 from app.credentials import rows as credentials
-from app.errors import InvalidRequest, InvalidTool, NotFound, UnknownReference
+from app.errors import InvalidRequest, InvalidTool, NotFound, UnknownReference, UnsupportedMediaType
 from app.models import new_id
 from app.tools import Risk, sources
 from app.tools.openapi import MAX_DOCUMENT_BYTES, Import, check_document, read_document, read_operations
@@ -71,13 +75,67 @@ class ImportOut(BaseModel):
     skipped: list[SkippedOut]
 
 
-@router.post("/tools/import", summary="Import an OpenAPI document")
-async def import_tools(body: ImportBody, caller: Writes, key: Idempotent) -> ImportOut:
+FORM = {
+    "type": "object",
+    "required": ["file", "name"],
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "The document, JSON or YAML."},
+        "include": {"type": "string", "description": "The operationIds wanted, with commas between; else all."},
+        **{name: {"type": "string"} for name in ("name", "base_url", "credential", "timeout_seconds")},
+        **{name: {"type": "string", "enum": ["true", "false"]} for name in ("validate_responses", "preview")},
+    },
+}
+SENT = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": schema_of(ImportBody)}, "multipart/form-data": {"schema": FORM}},
+    }
+}
+
+
+@router.post("/tools/import", summary="Import an OpenAPI document", openapi_extra=SENT)
+async def import_tools(request: Request, caller: Writes, key: Idempotent) -> ImportOut:
     """Makes a tool of each operation, named `<name>_<operationId>`. Done again, what changed is a new version.
 
-    A tool whose operation is gone from the document is disabled, and enabled again when it is back.
+    The document is in the body, in a form's `file`, or where `url` says. A tool whose operation is gone from the
+    document is disabled, and enabled again when it is back.
     """
-    return await take_in(body, caller, key)
+    return await take_in(await _sent(request), caller, key)
+
+
+async def _sent(request: Request) -> ImportBody:
+    """What to import, as JSON or as a form with the document's file.
+
+    Raises:
+        UnsupportedMediaType: the body is neither.
+        InvalidRequest: naming the field.
+    """
+    kind = request.headers.get("content-type", "")
+    if is_form(kind):
+        return _of_form(await read_form(request))
+    if not is_json(kind):
+        raise UnsupportedMediaType("send application/json, or a file as multipart/form-data")
+    return _body(await asyncio.to_thread(read_json, await request.body()))
+
+
+def _of_form(form: dict[str, Part]) -> ImportBody:
+    if "file" not in form:
+        raise InvalidRequest("the form has no field called file", field="file")
+    said: dict[str, Any] = {name: part.text(name) for name, part in form.items()}
+    for own in ("document", "url"):
+        if own in said:
+            raise InvalidRequest("the form has a file: it takes neither document nor url", field=own)
+    if "include" in said:
+        said["include"] = [each.strip() for each in said["include"].split(",")]
+    said["document"] = said.pop("file")
+    return _body(said)
+
+
+def _body(said: Any) -> ImportBody:
+    try:
+        return ImportBody.model_validate(said)
+    except ValidationError as error:
+        raise misfit(error, fields_of(ImportBody)) from error
 
 
 async def take_in(body: ImportBody, caller: Caller, key: IdempotencyKey) -> ImportOut:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json as jsonlib
-import os
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -180,7 +179,7 @@ class Egress:
         """
         self._policy = Policy.of(settings.egress_allow)
         resolver = resolver or Names().resolve
-        tls = _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        tls = _trust(ssl.get_default_verify_paths())
         self._guarded = _pool(tls, GuardedBackend(self._policy, resolver))
         self._plain = _pool(tls, _network_backend())
         # Streams stay open for long: they must not take the connections of those who only fetch.
@@ -309,6 +308,8 @@ class Egress:
             found = httpx.Headers(answer.headers)
             body = await _read(answer.aiter_stream(), found.get("content-encoding", ""), max_bytes)
             return Response(answer.status, found, body, str(request.url))
+        except ResponseTooLarge as error:
+            raise ResponseTooLarge(error.detail, extra={"answered": answer.status}) from error
         finally:
             await answer.aclose()
 
@@ -340,9 +341,9 @@ def _wire(request: httpx.Request) -> httpcore.Request:
 
 
 @cache
-def _trust(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """The roots that are trusted, read once: it takes tens of milliseconds. OpenSSL reads both settings itself."""
-    del file, folder
+def _trust(paths: ssl.DefaultVerifyPaths) -> ssl.SSLContext:
+    """The roots that are trusted, read once for the paths that OpenSSL takes them from: it takes tens of milliseconds."""
+    del paths
     tls = httpx.create_ssl_context(trust_env=False)
     tls.load_default_certs()  # beside the bundled roots: an operator's own
     return tls

@@ -284,6 +284,54 @@ async def check_calls(client: httpx.AsyncClient, place: str, sent: str) -> None:
     assert json.loads(made["body"]) == {"name": "x", "owner": owner, "note": None, "lines": [{"sku": "s", "count": 2}]}
 
 
+async def uploaded(client: httpx.AsyncClient, file: bytes, **fields: str) -> httpx.Response:
+    return await client.post("/tools/import", files={"file": ("api.yaml", file)}, data={"name": "shop"} | fields)
+
+
+async def test_a_file_becomes_working_tools(client: httpx.AsyncClient, there: Service) -> None:
+    written = yaml.safe_dump(document("3.1.0"), sort_keys=False)
+    file = f"{written}x-notes: {'n' * 2_500_000}\n".encode()  # Above what a JSON body may have.
+    fields = {"base_url": there.url("/v1"), "include": "list, form", "timeout_seconds": "7"}
+    preview = await uploaded(client, file, preview="true", **fields)
+    assert preview.status_code == 200, preview.text
+    assert {tool["name"] for tool in preview.json()["tools"]} == {"shop_list", "shop_form"}
+    assert (await client.get("/tools/shop_list")).status_code == 404
+    made = (await uploaded(client, file, **fields)).json()
+    assert {tool["action"] for tool in made["tools"]} == {"create"}
+    assert (await client.get("/tools/shop_list")).json()["timeout_seconds"] == 7
+    again = (await uploaded(client, file, **fields)).json()
+    assert {tool["action"] for tool in again["tools"]} == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "field", "said"),
+    [
+        (b"\xff\xfe", {}, None, "the field 'file' is not UTF-8"),
+        (b"a: [", {}, "document", "neither JSON nor YAML at line"),
+        (b"{}", {"name": "1"}, "name", "name"),
+        (b"{}", {"url": "https://x.example"}, "url", "neither document nor url"),
+        (b"{}", {"preview": "perhaps"}, "preview", "preview"),
+        (b"{}", {"colour": "red"}, "colour", "colour"),
+        (b" " * 5_200_000, {}, None, "more than 5100000 bytes"),
+    ],
+    ids=["bytes", "broken", "name", "url", "preview", "unknown", "large"],
+)
+async def test_a_file_that_is_wrong_is_said_by_field(
+    client: httpx.AsyncClient, file: bytes, fields: dict[str, str], field: str | None, said: str
+) -> None:
+    answer = await uploaded(client, file, **fields)
+    assert 400 <= answer.status_code < 500
+    assert answer.json().get("field") == field
+    assert said in answer.json()["detail"]
+
+
+async def test_an_import_is_json_or_a_form_with_a_file(client: httpx.AsyncClient) -> None:
+    text = await client.post("/tools/import", content=b"openapi: 3.1.0", headers={"Content-Type": "text/yaml"})
+    assert text.status_code == 415
+    without = await client.post("/tools/import", files={"name": (None, "shop")})
+    assert (without.status_code, without.json()["field"]) == (422, "file")
+
+
 async def test_answers_are_held_to_the_document_only_where_that_is_asked_for(
     client: httpx.AsyncClient, there: Service
 ) -> None:
