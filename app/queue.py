@@ -66,7 +66,8 @@ class Bell:
             )
             self._redis = ArqRedis(pool, job_serializer=dumps, job_deserializer=loads)
         self._rest = Rest()
-        self._pending: dict[str, asyncio.Task[None]] = {}
+        self._pending: set[str] = set()  # Lanes that will ring.
+        self._ringing: set[asyncio.Task[None]] = set()
         self._next: dict[str, float] = {}  # When a lane may ring again.
         self.listener: Callable[[str], None] | None = None
 
@@ -81,14 +82,17 @@ class Bell:
     def pass_on(self, lane: str) -> None:
         """Ring another process, even from one that listens itself."""
         if self._redis is not None and lane not in self._pending and not self._rest.resting:
-            self._pending[lane] = asyncio.create_task(self._ring(lane))
+            self._pending.add(lane)
+            task = asyncio.create_task(self._ring(lane))
+            self._ringing.add(task)
+            task.add_done_callback(self._ringing.discard)
 
     async def _ring(self, lane: str) -> None:
         now = time.monotonic()
         at = max(now + SOON_SECONDS, self._next.get(lane, 0.0))
         self._next[lane] = at + APART_SECONDS
         await asyncio.sleep(at - now)
-        del self._pending[lane]
+        self._pending.discard(lane)  # What is due from here on needs a ring of its own.
         try:
             await self._redis.enqueue_job(
                 WAKE, lane, _job_id=str(new_id()), _queue_name=queue_name(lane), _expires=EXPIRES_SECONDS
@@ -100,7 +104,7 @@ class Bell:
 
     async def close(self) -> None:
         """Let pending rings out and disconnect."""
-        await asyncio.gather(*self._pending.values(), return_exceptions=True)
+        await asyncio.gather(*self._ringing, return_exceptions=True)
         if self._redis is not None:
             with contextlib.suppress(*AWAY):
                 await self._redis.aclose(close_connection_pool=True)

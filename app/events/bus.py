@@ -231,9 +231,7 @@ class Bus:
 
     async def _listen_once(self) -> None:
         assert self._url
-        client = connect(self._url)
-        pubsub = client.pubsub()
-        try:
+        async with connect(self._url) as client, client.pubsub() as pubsub:
             await pubsub.subscribe(CONTROL)
             self._pubsub = pubsub  # From here on readers subscribe by themselves; those that came before, here.
             if self._inboxes:
@@ -248,10 +246,6 @@ class Bus:
                     self._receive(message["data"])
                 elif message["type"] == "subscribe":
                     self._confirm(message["channel"].decode())
-        finally:
-            with contextlib.suppress(*AWAY):
-                await pubsub.aclose()
-                await client.aclose()
 
     def _receive(self, data: bytes) -> None:
         try:
