@@ -10,6 +10,8 @@ from textwrap import indent
 from typing import Any
 from uuid import UUID
 
+from app import audit
+from app.audit import Entry
 from app.conversations import Accepted, Turn, lock, reply
 from app.db import Connection, Database, Row
 from app.errors import AlreadyDecided, ApprovalExpired, ApprovalPending, InvalidArguments, InvalidRequest, NotFound
@@ -17,8 +19,7 @@ from app.events import EventType, NewEvent, append
 from app.messages import Json
 from app.models import new_id
 from app.notifications.deliver import plan_updates
-from app.notifications.notice import MAX_TEXT
-from app.notifications.text import INVISIBLE
+from app.notifications.text import INVISIBLE, cut_note
 from app.runs import WAITING_FOR, Fenced, Inline, answered
 from app.runs import park as park_run
 from app.settings import Settings
@@ -79,21 +80,26 @@ async def park(connection: Connection, settings: Settings, who: Fenced, question
     waiting = NewEvent(EventType.RUN_WAITING, {"waiting_for": sorted({WAITING_FOR[each.kind] for each in questions})})
     events = [*(_required(approval_id, question) for approval_id, question in asked), waiting]
     stored = await append(connection, who.conversation_id, who.run_id, events)
-    text, listed = _told_of(asked, settings)
+    listed = [as_told(number, question, settings) for number, question in asked]
+    text = "\n\n".join(told(each) for each in listed)
     due = await announce(connection, settings, about, stored[-1], text=text, asked=listed)
     return Settled(stored, due)
 
 
-def _told_of(asked: Sequence[tuple[UUID, NewApproval]], settings: Settings) -> tuple[str, list[Json]]:
-    """What people are told of the questions: the text, and the questions as `Notice.asked` lists them."""
-    text, listed = "", list[Json]()
-    for number, question in asked:
-        said, left_out = told(question, f"{settings.base_url}/approvals/{number}/decision")
-        text += f"\n\n{said}" if text else said
-        # A notice ends at its length, whatever stands there.
-        cut = bool(left_out) or len(text) > MAX_TEXT
-        listed.append({"id": str(number), "kind": question.kind, "tool": question.tool, "cut": cut})
-    return text, listed
+def as_told(number: UUID, question: NewApproval, settings: Settings) -> Json:
+    """A question as `Notice.asked` lists it."""
+    words = question.arguments.get("question", "") if question.kind == "question" else QUESTIONS[question.kind]
+    arguments = "" if question.kind == "question" else literal(question.arguments)
+    return {
+        "id": str(number),
+        "kind": question.kind,
+        "tool": question.tool,
+        "question": str(words),
+        "arguments": arguments[:MAX_SHOWN],
+        "left_out": max(0, len(arguments) - MAX_SHOWN),
+        "url": f"{settings.base_url}/approvals/{number}/decision",
+        "answer": ANSWERS[question.kind],
+    }
 
 
 async def _insert(connection: Connection, workspace_id: UUID, who: Fenced, approval_id: UUID, new: NewApproval) -> None:
@@ -126,6 +132,10 @@ def _required(approval_id: UUID, question: NewApproval) -> NewEvent:
 
 MAX_SHOWN = 2_000  # Characters of a call's arguments in a message; the page of a mail's link shows them whole.
 
+QUESTIONS = {
+    "tool": "May this be called?",
+    "effect": "Whether this interrupted call took effect is not known. Did it happen?",
+}
 # What is posted to decide, by the kind of question.
 ANSWERS = {
     "question": '{"decision": "approve", "arguments": {"answer": "..."}}',
@@ -134,33 +144,30 @@ ANSWERS = {
 }
 
 
-def told(question: NewApproval, url: str) -> tuple[str, int]:
-    """A question as people read it and how it is decided, and how many characters of the arguments are left out."""
-    asked, left_out = _asked(question)
-    return f"{asked}\n\nTo decide: POST {url} with\n\n    {ANSWERS[question.kind]}", left_out
+def told(asked: Json) -> str:
+    """A listed question as Markdown, and how it is decided."""
+    call = ""
+    if asked["kind"] != "question":
+        # Indented, it is a block of code whatever it holds.
+        arguments = indent(asked["arguments"] + cut_note(asked["left_out"]), "    ")
+        call = f"\n\n`{asked['tool']}` with\n\n{arguments}"
+    return f"{asked['question']}{call}\n\nTo decide: POST {asked['url']} with\n\n    {asked['answer']}"
 
 
-def _asked(question: NewApproval) -> tuple[str, int]:
-    if question.kind == "question":
-        return str(question.arguments.get("question", "")), 0
-    arguments, left_out = shown(question.arguments, MAX_SHOWN)
-    # Indented, it is a block of code whatever it holds.
-    call = f"`{question.tool}` with\n\n{indent(arguments, '    ')}\n\n"
-    if question.kind == "effect":
-        return f"Whether this interrupted call took effect is not known: {call}Did it happen?", left_out
-    return f"May this be called: {call}".rstrip(), left_out
+def literal(arguments: Any) -> str:
+    """Arguments as they are read before they are approved.
+
+    What could not be seen, or would reorder what is read, is written as an escape.
+    """
+    text = json.dumps(arguments, ensure_ascii=False, indent=2)
+    return INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shown(arguments: Any, limit: int) -> tuple[str, int]:
-    """Arguments as they are read before they are approved, and how many characters of them are left out.
-
-    Nothing is dropped without a mark, and what could not be seen, or would reorder what is read, is written as an escape.
-    Where arguments are not whole, nobody may approve them.
-    """
-    text = json.dumps(arguments, ensure_ascii=False, indent=2)
-    text = INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Literal arguments with a mark where some are cut, and how many characters are: then nobody may approve them there."""
+    text = literal(arguments)
     left_out = max(0, len(text) - limit)
-    return (f"{text[:limit]}\n… cut: {left_out} characters more" if left_out else text), left_out
+    return text[:limit] + cut_note(left_out), left_out
 
 
 # --- deciding -------------------------------------------------------------------------------------
@@ -266,10 +273,26 @@ async def _answer(connection: Connection, workspace_id: UUID, row: Row, state: s
 
 # --- a message while a run waits --------------------------------------------------------------------
 
+# Their ids were made in the order in which they were asked.
 OPEN = """
-select p.id, p.kind from approvals p join runs r on r.id = p.run_id
-where p.conversation_id = $1 and p.state = 'pending' and r.state = 'waiting' and r.ready
+select p.id, p.run_id, p.kind, p.tool, p.arguments->>'question' as question from approvals p join runs r on r.id = p.run_id
+where p.conversation_id = $1 and p.state = 'pending' and (p.expires_at is null or p.expires_at > now())
+    and r.state = 'waiting' and r.ready
+order by p.id
 """
+
+
+async def open_questions(connection: Connection, conversation_id: UUID) -> list[Row]:
+    """What the run whose turn it is waits for: `id, run_id, kind, tool, question` of each, the longest open first.
+
+    Needs the conversation's `lock`.
+    """
+    return await connection.fetch(OPEN, conversation_id)
+
+
+def answered_by_words(questions: Sequence[Row]) -> Row | None:
+    """The question that a message answers: the agent's own that has been open longest. Calls are decided, not talked about."""
+    return next((each for each in questions if each["kind"] == "question"), None)
 
 
 async def answer_or_reply(
@@ -281,7 +304,7 @@ async def answer_or_reply(
     *,
     inline: Inline | None = None,
 ) -> Accepted:
-    """Accept a message: as the answer when one question is open, else as `conversations.reply` does.
+    """Accept a message: as the answer to the agent's own question where one is open, else as `conversations.reply` does.
 
     Needs an `engine_tx()`.
 
@@ -291,12 +314,12 @@ async def answer_or_reply(
     """
     head = await lock(connection, workspace_id, conversation_id)
     if head["state"] == "waiting" and turn.text is not None:
-        questions = await connection.fetch(OPEN, conversation_id)
-        if len(questions) == 1 and questions[0]["kind"] == "question":
+        questions = await open_questions(connection, conversation_id)
+        if question := answered_by_words(questions):
             if turn.attachments:
                 said = "the message answers an open question, and an answer is text; send the files once it is answered"
                 raise InvalidRequest(said, field="attachments")
-            return await _answer_by_message(connection, workspace_id, conversation_id, questions[0]["id"], turn)
+            return await _answer_by_message(connection, workspace_id, conversation_id, question["id"], turn)
         if questions and (turn.on_message or head["on_message"]) == "interrupt":
             raise ApprovalPending
     return await reply(connection, settings, workspace_id, conversation_id, turn, inline=inline)
@@ -307,6 +330,9 @@ async def _answer_by_message(
 ) -> Accepted:
     decision = Decision(approve=True, arguments={"answer": turn.text})
     done = await decide(connection, workspace_id, approval_id, decision, principal_id=turn.principal_id)
+    by = {"by_message": turn.source or "api"}
+    entry = Entry(workspace_id, turn.principal_id, "approval.approve", "approval", str(approval_id), by)
+    await audit.record_engine(connection, entry)
     run_id = done.events[0].run_id
     return Accepted(conversation_id, run_id, None, ready=done.work_is_due, events=done.events)
 

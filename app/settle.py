@@ -361,7 +361,7 @@ async def announce(
         error: What went wrong.
         quiet: Why nobody is told, if so.
         recovered: Whether it is the task's first success after failures.
-        asked: The questions of a run that waits: `id, kind, tool, cut` of each.
+        asked: The questions of a run that waits: see `Notice`.
     """
     default_slack = settings.slack_webhook_url is not None
     config = _config(about, default_slack=default_slack)

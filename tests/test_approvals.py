@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from app.approvals import MAX_SHOWN, Decision, NewApproval, decide, park, shown, told
+from app.approvals import MAX_SHOWN, Decision, NewApproval, as_told, decide, park, shown, told
 from app.db import DEFAULT_WORKSPACE
+from app.models import new_id
 from app.runs import Claim
 from app.settings import Settings
 from tests.engine import World, world
@@ -60,13 +61,14 @@ async def test_the_last_of_two_answers_at_once_queues_the_run(world: World, sett
 
 
 @pytest.mark.parametrize("kind", ["tool", "effect"])
-def test_a_message_says_how_much_of_the_arguments_it_leaves_out(kind: Any) -> None:
+def test_a_message_says_how_much_of_the_arguments_it_leaves_out(kind: Any, settings: Settings) -> None:
     arguments = {"text": "x" * 5_000}
-    text, left_out = told(replace(question(0), kind=kind, arguments=arguments), "http://x")
-    assert left_out == 5_000 - MAX_SHOWN + len('{\n  "text": ""\n}')
-    assert f"… cut: {left_out} characters more" in text
-    whole, none = told(replace(question(0), kind=kind, arguments={"text": "x" * 1_000}), "http://x")
-    assert ("cut:" in whole, none) == (False, 0)
+    long = as_told(new_id(), replace(question(0), kind=kind, arguments=arguments), settings)
+    assert long["left_out"] == 5_000 - MAX_SHOWN + len('{\n  "text": ""\n}')
+    assert f"… cut: {long['left_out']} characters more" in told(long)
+    whole = as_told(new_id(), replace(question(0), kind=kind, arguments={"text": "x" * 1_000}), settings)
+    assert ("cut:" in told(whole), whole["left_out"]) == (False, 0)
+    assert f"POST {whole['url']} with" in told(whole)
 
 
 def test_what_would_reorder_the_arguments_is_shown_as_an_escape() -> None:
@@ -76,14 +78,11 @@ def test_what_would_reorder_the_arguments_is_shown_as_an_escape() -> None:
 
 
 async def test_a_notice_says_which_arguments_it_does_not_hold_whole(world: World, settings: Settings) -> None:
-    """Each one's own, and those that the notice's end cuts off."""
-    long = [replace(question(0), arguments={"text": "x" * 3_000})]
-    short = [replace(question(index), arguments={"text": "y" * 1_900}) for index in range(1, 12)]
+    long = replace(question(0), arguments={"text": "x" * 3_000})
+    short = replace(question(1), arguments={"text": "y" * 1_900})
     told_to = {"config": {"channels": ["email"], "email_address": "ann@example.com"}, "thread": None}
     held = await world.one(run={"notification": told_to})
     async with world.database.engine_tx() as connection:
-        await park(connection, settings, held.fenced, [*long, *short])
+        await park(connection, settings, held.fenced, [long, short])
     payload = await world.database.fetchval("select payload from deliveries where event = 'run.waiting'")
-    cut = [each["cut"] for each in payload["asked"]]
-    assert cut[:2] == [True, False]
-    assert (cut[-1], sorted(cut[1:])) == (True, cut[1:])
+    assert [each["left_out"] > 0 for each in payload["asked"]] == [True, False]

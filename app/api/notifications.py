@@ -179,7 +179,7 @@ async def preview(body: PreviewBody, caller: Reader) -> PreviewOut:
         subject=mail.subject,
         text=mail.text,
         html=mail.html,
-        blocks=render_slack(notice, buttons=True)["blocks"],
+        blocks=render_slack(notice, interactive=True)["blocks"],
         payload=event_of(envelope, thin=False),
     )
 

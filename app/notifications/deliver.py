@@ -7,7 +7,7 @@ under the same Message-ID, but never not at all.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from app import failpoints
+from app.coalesce import Coalescer
 from app.db import Connection, Database, Row, affected
 from app.errors import DeliveryFailed, DeliveryRefused, ParleyError
 from app.events import StoredEvent
@@ -24,10 +25,10 @@ from app.notifications.channel import Channel, Envelope, Means, SendResult
 from app.notifications.decision_links import decision_url
 from app.notifications.files import Files
 from app.notifications.mutes import unsubscribe_url
-from app.notifications.notice import Notice
+from app.notifications.notice import DECISION, Notice
 from app.notifications.plan import PlannedDelivery, message_id
 from app.notifications.registry import CHANNELS
-from app.notifications.replies import reply_address
+from app.notifications.replies import REFUSED, reply_address
 from app.notifications.rules import Judged, judge, needs_judging, silence
 from app.settings import Settings
 
@@ -63,13 +64,17 @@ returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event,
     (select t.notification_config from tasks t where t.workspace_id = d.workspace_id and t.id = d.task_id) as config,
     (select w.notification_rules from workspaces w where w.id = d.workspace_id) as workspace_rules,
     exists (select from mutes m where m.workspace_id = d.workspace_id and m.channel = d.channel
-        and m.address = lower(d.address) and (m.task_id = d.task_id or m.conversation_id = d.conversation_id)) as muted
+        and m.address = lower(d.address) and (m.task_id = d.task_id or m.conversation_id = d.conversation_id)) as muted,
+    exists (select from artifacts a where a.workspace_id = d.workspace_id and a.conversation_id = d.conversation_id
+        and a.run_id = d.run_id) as has_files
 """
-# Only the holder of the last fence says how it went.
+# Only the holder of the last fence says how it went; each row has its own, also where many are marked together.
 SENT = """
-update deliveries set state = 'sent', sent_at = now(), reason = $3, last_error = null, lease_until = null,
+update deliveries d set state = 'sent', sent_at = now(), reason = s.reason, last_error = null, lease_until = null,
     next_attempt_at = null
-where id = $1 and fence = $2 and state = 'sending'
+from unnest($1::uuid[], $2::bigint[], $3::text[]) as s(id, fence, reason)
+where d.id = s.id and d.fence = s.fence and d.state = 'sending'
+returning d.id
 """
 AGAIN = """
 update deliveries set state = 'pending', last_error = $3, lease_until = null,
@@ -109,7 +114,7 @@ class Claimed:
     async def envelope(self, database: Database, settings: Settings) -> Envelope:
         """What the channel is handed, with the files there are by now, and the links for its receiver."""
         row, notice = self.row, Notice.of_row(self.row)
-        files = await Files.of(database, notice)
+        files = await Files.of(database, notice) if row["has_files"] else None
         reply_to = await self._reply_to(database, settings, notice) if self.channel == "email" else None
         can_mute = notice.task_id is not None or notice.conversation_id is not None
         link = unsubscribe_url(settings, self.id) if can_mute else None
@@ -120,7 +125,7 @@ class Claimed:
 
     async def _reply_to(self, database: Database, settings: Settings, notice: Notice) -> str | None:
         # Whose answer was refused gets no address to answer to: it would be theirs.
-        if notice.conversation_id is None or notice.rule is None:
+        if notice.conversation_id is None or notice.event == REFUSED:
             return None
         return await reply_address(
             database,
@@ -138,6 +143,14 @@ class Claimed:
         )
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A delivery that was handed over, and what there is to say about that."""
+
+    claimed: Claimed
+    detail: str | None
+
+
 async def insert(conn: Connection, notice: Notice, planned: Sequence[PlannedDelivery]) -> None:
     """Write planned deliveries in the caller's transaction; one planned before is left as it is."""
     for delivery in planned:
@@ -149,7 +162,6 @@ ASKED = """
 select distinct on (t.address) t.address, m.payload from slack_messages m join slack_threads t on t.id = m.thread_id
 where m.workspace_id = $1 and m.run_id = $2 and m.event = 'run.waiting' order by t.address, m.id desc
 """
-UPDATE_EVENT = "approval.decided"
 
 
 async def plan_updates(conn: Connection, workspace_id: UUID, event: StoredEvent) -> bool:
@@ -160,11 +172,11 @@ async def plan_updates(conn: Connection, workspace_id: UUID, event: StoredEvent)
     rows = await conn.fetch(ASKED, workspace_id, event.run_id)
     for row in rows:
         ids = {"conversation_id": event.conversation_id, "run_id": event.run_id, "task_id": None}
-        asked = Notice.of_row({"event": UPDATE_EVENT, "workspace_id": workspace_id, "payload": row["payload"], **ids})
+        asked = Notice.of_row({"event": DECISION, "workspace_id": workspace_id, "payload": row["payload"], **ids})
         key = f"update:{event.run_id}:{event.seq}:{row['address']}"
         own_id = message_id(key, asked.base_url)
         update = PlannedDelivery(
-            "slack", row["address"], UPDATE_EVENT, None, "pending", None, own_id, key, asked.fingerprint, row["payload"]
+            "slack", row["address"], DECISION, None, "pending", None, own_id, key, asked.fingerprint, row["payload"]
         )
         await insert(conn, asked, [update])
     return bool(rows)
@@ -189,6 +201,7 @@ class Sender:
         self._database = database
         self._settings = means.settings
         self._channels: dict[str, Channel] = {name: kind(means) for name, kind in CHANNELS.items()}
+        self._sent = Coalescer(self._mark_sent, self._mark_sent_alone, key=lambda done: done.claimed.id)
 
     async def send_due(self, limit: int = 20, *, alerts_only: bool = False) -> int:
         """Claim and send one batch; answers how many were claimed, so that a caller goes on while there are any.
@@ -222,7 +235,7 @@ class Sender:
             log.exception("delivery.broke", delivery_id=str(claimed.id), channel=claimed.channel)
             await self._failed(claimed, DeliveryFailed(f"{type(error).__name__} while sending; see the server's log"))
         else:
-            await self._mark(SENT, claimed, result.detail)
+            await self._sent.do(Sent(claimed, result.detail))
             log.info("delivery.sent", delivery_id=str(claimed.id), channel=claimed.channel)
 
     async def _admitted(self, claimed: Claimed) -> bool:
@@ -273,6 +286,16 @@ class Sender:
             hour: str = await connection.fetchval(alerts.HOUR)
             dead = alerts.delivery_dead(claimed.channel, claimed.row["address"], said, hour)
             await alerts.tell(connection, self._settings, [dead])
+
+    async def _mark_sent(self, batch: Sequence[Sent]) -> dict[Hashable, None]:
+        columns = zip(*((done.claimed.id, done.claimed.fence, done.detail) for done in batch), strict=True)
+        async with self._database.connection("mark") as conn:
+            rows = await conn.fetch(SENT, *map(list, columns))
+        return {row["id"]: None for row in rows}
+
+    async def _mark_sent_alone(self, done: Sent) -> None:
+        if not await self._mark_sent([done]):
+            log.warning("delivery.lease_lost", delivery_id=str(done.claimed.id))
 
     async def _mark(self, statement: str, claimed: Claimed, *values: Any) -> None:
         async with self._database.connection("mark") as conn:

@@ -23,6 +23,8 @@ RULES: dict[str, EventName] = {
 }
 # How a run ended, or that it needs somebody: what a config leaves out here is recorded as suppressed.
 OUTCOMES: frozenset[EventName] = frozenset({"waiting", "completed", "failed", "cancelled"})
+# Of the messages that ask a run's questions: that one of them is decided. It changes them, and tells nothing of its own.
+DECISION = "approval.decided"
 NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+", re.ASCII)
 # The conversation keeps the whole text; a message needs no more than this.
 MAX_TEXT, MAX_TITLE, MAX_ERROR = 20_000, 300, 2_000
@@ -35,9 +37,10 @@ class Notice:
     Attributes:
         quiet: Why nobody is to be told of this one.
         recovered: A task's first success after failures.
-        digest: What a digest tells of: `event, title, text, url, at` of each.
-        asked: The questions of a run that waits: `id, kind, tool, cut` of each. `cut` says that `text` does not hold its
-            arguments whole: then, and where a channel shows less of `text` than there is, nothing there may approve it.
+        digest: What a digest tells of: `event, conversation_id, run_id, seq, delivery_id, title, text, url, at` of each.
+        asked: The questions of a run that waits: `id, kind, tool, question, arguments, left_out, url, answer` of each.
+            Where a channel does not show `arguments` whole - so many characters are `left_out` here, and it may have room
+            for fewer - nothing there may approve them. `answer` is what is posted to `url` to decide.
         thread: What somebody wrote that this answers: `in_reply_to`, a mail's Message-ID or a Slack message's number, and a
             mail's `subject`. It is sent whatever the rules say.
     """

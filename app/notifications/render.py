@@ -13,7 +13,7 @@ from markupsafe import Markup
 from app.notifications.files import File
 from app.notifications.notice import OUTCOMES, Notice
 from app.notifications.text import one_line, plain, safe_html
-from app.notifications.words import answering, body_of, headline, signature, why
+from app.notifications.words import answering, body_of, headline, in_plain, signature, why
 
 MAX_SUBJECT = 150
 BY_MAIL = "To answer, reply to this mail: your words reach the conversation, and its answer comes back in this thread."
@@ -54,7 +54,7 @@ def render_mail(
     }
     if by_mail:
         words["answering"] = BY_MAIL
-    text = _templates().get_template("notice.txt.j2").render(words, body=plain(body))
+    text = _templates().get_template("notice.txt.j2").render(words, body=plain(body_of(notice, in_plain)))
     html = _templates().get_template("notice.html.j2").render(words, body=Markup(safe_html(body)))  # noqa: S704 - sanitised
     return Mail(_subject(notice) or words["headline"], text, _inliner().inline(html))
 

@@ -14,14 +14,13 @@ from uuid import UUID
 from app.db import Connection, Database, Row
 from app.models import new_id
 from app.notifications.config import Rules
-from app.notifications.notice import RULES, Notice
+from app.notifications.notice import DECISION, RULES, Notice
 from app.notifications.plan import message_id
-from app.notifications.words import headline
+from app.notifications.words import MAX_LINE, headline
 
 DIGEST = "digest"
 DIGEST_SECONDS = 300
 MAX_IN_DIGEST = 50
-MAX_LINE = 160
 # Only these say how a task does; a change among them is what `only_changes` tells.
 OUTCOMES = ("run.completed", "run.failed", "run.cancelled")
 
@@ -68,8 +67,8 @@ class Judged:
 
 def silence(row: Row) -> str | None:
     """Why a claimed delivery is not to be sent, as far as that can be told without its history."""
-    if row["payload"].get("thread"):
-        return None  # Somebody has asked for it.
+    if row["payload"].get("thread") or row["event"] == DECISION:
+        return None  # Somebody has asked for it; or it changes what was told.
     if row["muted"]:
         return "this address has unsubscribed"
     rules: Mapping[str, Any] = row["workspace_rules"] or {}
@@ -146,7 +145,7 @@ def _when(at: datetime) -> str:
 
 
 HELD = """
-select id, workspace_id, conversation_id, run_id, task_id, event, payload, created_at from deliveries
+select id, workspace_id, conversation_id, run_id, task_id, event, payload, created_at, now() as now from deliveries
 where workspace_id = $1 and task_id = $2 and channel = $3 and address = $4 and held and state in ('pending', 'sending')
 order by created_at, id for no key update
 """
@@ -183,7 +182,7 @@ async def _fold(connection: Connection, of: Judged) -> bool:
 def _digest_of(rows: Sequence[Row]) -> Notice:
     notices = [Notice.of_row(row) for row in rows]
     last = notices[-1]
-    shown = [_line(notice, row["created_at"]) for notice, row in zip(notices, rows, strict=True)]
+    shown = [_entry(notice, row) for notice, row in zip(notices, rows, strict=True)]
     left_out = len(shown) - MAX_IN_DIGEST
     title = f"Digest: {len(rows)} messages about {last.title or 'a task'}"
     return Notice(
@@ -197,16 +196,20 @@ def _digest_of(rows: Sequence[Row]) -> Notice:
         task_id=last.task_id,
         agent=last.agent,
         model=last.model,
+        finished_at=rows[-1]["now"],
         digest=tuple(shown[:MAX_IN_DIGEST]),
     )
 
 
-def _line(notice: Notice, at: datetime) -> dict[str, Any]:
-    said = (notice.error or notice.text)[:MAX_LINE]
+def _entry(notice: Notice, row: Row) -> dict[str, Any]:
     return {
         "event": notice.event,
+        "conversation_id": row["conversation_id"] and str(row["conversation_id"]),
+        "run_id": row["run_id"] and str(row["run_id"]),
+        "seq": notice.event_seq,
+        "delivery_id": str(row["id"]),
         "title": headline(notice),
-        "text": said,
+        "text": (notice.error or notice.text)[:MAX_LINE],
         "url": notice.api_url,
-        "at": f"{at:%Y-%m-%d %H:%M} UTC",
+        "at": row["created_at"].isoformat().replace("+00:00", "Z"),
     }

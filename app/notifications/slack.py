@@ -1,22 +1,12 @@
 """Slack: by the bot token into a channel, else by an incoming webhook, the task's own or the server's default."""
 
-from app.errors import (
-    ConfigurationError,
-    DeliveryFailed,
-    DeliveryRefused,
-    EgressFailed,
-    EgressRefused,
-    ToolError,
-    Unreadable,
-)
+from app.errors import ConfigurationError, DeliveryRefused, Unreadable
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig, slack_url
-from app.notifications.http import judge
+from app.notifications.http import post
 from app.notifications.slack_bot import Bot
 from app.notifications.slack_message import render_slack
 
-TIMEOUT_SECONDS = 15.0
-MAX_ANSWER_BYTES = 100_000
 WEBHOOK = "slack:"
 DEFAULT_LABEL = f"{WEBHOOK}default"
 ALERTS_LABEL = f"{WEBHOOK}alerts"
@@ -45,22 +35,9 @@ class SlackChannel:
         if not envelope.address.startswith(WEBHOOK):
             return await self._bot.send(envelope)
         url, is_default = self._url(envelope)
-        try:
-            response = await self._means.egress.fetch(
-                "POST",
-                url,
-                json=render_slack(envelope.notice, envelope.linked),
-                timeout_seconds=TIMEOUT_SECONDS,
-                max_bytes=MAX_ANSWER_BYTES,
-                operator_url=is_default,
-            )
-        except EgressRefused as error:
-            raise DeliveryRefused(error.detail) from error
-        except EgressFailed as error:
-            raise DeliveryFailed(error.detail) from error
-        except ToolError:
-            return SendResult("Slack's answer was too long to read")
-        return judge(response, "Slack")
+        body = render_slack(envelope.notice, envelope.linked, mute_url=envelope.unsubscribe_url)
+        await post(self._means.egress, url, "Slack", json=body, operator_url=is_default)
+        return SendResult()
 
     def _url(self, envelope: Envelope) -> tuple[str, bool]:
         notice, settings = envelope.notice, self._means.settings

@@ -8,22 +8,22 @@ from typing import Any, cast
 from uuid import UUID
 
 from app.db import Database, Row
-from app.errors import DeliveryFailed, DeliveryRefused, EgressFailed, EgressRefused, ToolError
+from app.errors import DeliveryFailed, DeliveryRefused, EgressFailed
 from app.notifications import slack_threads
 from app.notifications.channel import Envelope, Means, SendResult
-from app.notifications.http import judge
-from app.notifications.notice import Notice
+from app.notifications.http import post
+from app.notifications.mutes import unsubscribe_url
+from app.notifications.notice import DECISION, Notice
 from app.notifications.slack_message import Decided, render_slack
 from app.notifications.slack_threads import Thread
 
-TIMEOUT_SECONDS = 15.0
-MAX_ANSWER_BYTES = 500_000
 OPENING_RETRY_SECONDS = 2.0
 # Slack answers 200 and says in the body what went wrong; these may pass.
 PASSING = frozenset(
     {"ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"}
 )
-STATUS, QUESTION, DECISION = "run.progress", "run.waiting", "approval.decided"
+STATUS, QUESTION = "run.progress", "run.waiting"
+KEPT = {"waiting": QUESTION, "started": STATUS, "progress": STATUS}
 
 DECIDED = """
 select a.id, a.state, a.reason, p.name as decided_by from approvals a left join principals p on p.id = a.decided_by
@@ -60,37 +60,65 @@ class Bot:
         )
         if thread is None:
             raise DeliveryFailed("another message is about to open the thread", retry_after=OPENING_RETRY_SECONDS)
-        if notice.rule in ("started", "progress") and thread.thread_ts and await self._show_progress(envelope):
-            return SendResult("the run's message was changed")
+        if notice.rule == "waiting":
+            if thread.thread_ts is None or not await self._was_posted(envelope):
+                await self._post_new(envelope, thread, run_id)
+            await self._show_decisions(notice, envelope.address)  # One may have been decided while it was posted.
+            return SendResult()
+        if notice.rule in ("started", "progress") and thread.thread_ts:
+            return await self._post_or_change(envelope, thread, run_id)
+        await self._post_new(envelope, thread, run_id)
+        return SendResult()
+
+    async def _post_or_change(self, envelope: Envelope, thread: Thread, run_id: UUID | None) -> SendResult:
+        """A run has one message of how it goes: the first posts it, and whoever comes after changes it, one at a time."""
+        async with slack_threads.alone_in(self._database, thread) as alone:
+            if not alone:
+                raise DeliveryFailed(
+                    "another message of the thread is just being sent", retry_after=OPENING_RETRY_SECONDS
+                )
+            if await self._show_progress(envelope):
+                return SendResult("the run's message was changed")
+            await self._post_new(envelope, thread, run_id)
+        return SendResult()
+
+    async def _post_new(self, envelope: Envelope, thread: Thread, run_id: UUID | None) -> None:
+        """Post, and remember where that went: the thread, if this opened one, and what may be changed later."""
+        database, notice = self._database, envelope.notice
         try:
+            # Asked before, for what fails after the post would have it posted again.
+            team = await self._team() if thread.thread_ts is None else ""
             answer = await self._post(envelope, thread)
         except (DeliveryFailed, DeliveryRefused):
-            await slack_threads.not_opened(self._database, thread)
+            await slack_threads.not_opened(database, thread)
             raise
-        await self._keep(thread, answer, notice, run_id)
-        if notice.rule == "waiting":
-            await self._show_decisions(notice, envelope.address)  # One may have been decided while it was posted.
-        return SendResult()
+        ts, channel = str(answer["ts"]), str(answer["channel"])
+        if run_id and (event := KEPT.get(notice.rule or "")):
+            payload = notice.payload() | {"delivery_id": str(envelope.delivery_id)}
+            await slack_threads.remember(database, thread, ts, run_id=run_id, event=event, payload=payload)
+        # Last: whoever waits for the thread then finds what was posted into it.
+        if thread.thread_ts is None:
+            await slack_threads.opened(database, thread, team=team, channel=channel, ts=ts)
 
     async def _post(self, envelope: Envelope, thread: Thread | None) -> dict[str, Any]:
         place = {"channel": (thread and thread.channel) or envelope.address}
         if thread and thread.thread_ts:
             place["thread_ts"] = thread.thread_ts
-        return await self._call(
-            "chat.postMessage", {**place, **render_slack(envelope.notice, envelope.linked, buttons=True)}
-        )
+        return await self._call("chat.postMessage", {**place, **self._rendered(envelope)})
 
-    async def _keep(self, thread: Thread, answer: dict[str, Any], notice: Notice, run_id: UUID | None) -> None:
-        """Remember where the message went: the thread, if it opened one, and what may be changed later."""
-        ts, channel, database = str(answer["ts"]), str(answer["channel"]), self._database
-        event = {"waiting": QUESTION, "started": STATUS, "progress": STATUS}.get(notice.rule or "")
-        if event and run_id:
-            payload = notice.payload()
-            await slack_threads.remember(database, thread, ts, run_id=run_id, event=event, payload=payload)
-        # Last: whoever waits for the thread then finds what was posted into it.
-        if thread.thread_ts is None:
-            team = str(answer.get("message", {}).get("team") or await self._team())
-            await slack_threads.opened(database, thread, team=team, channel=channel, ts=ts)
+    def _rendered(self, envelope: Envelope) -> dict[str, Any]:
+        notice, mute_url = envelope.notice, envelope.unsubscribe_url
+        return render_slack(notice, envelope.linked, mute_url=mute_url, interactive=self._is_answered)
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether Slack's calls are taken: without its secret nobody could tell that a click is one."""
+        return self._means.settings.slack_signing_secret is not None
+
+    async def _was_posted(self, envelope: Envelope) -> bool:
+        """Whether an attempt before this one got as far as that."""
+        messages = await self._messages(envelope.notice, envelope.address, QUESTION)
+        return any(message.payload.get("delivery_id") == str(envelope.delivery_id) for message in messages)
 
     async def _team(self) -> str:
         if self._own_team is None:
@@ -105,7 +133,7 @@ class Bot:
         for message in messages[:1]:
             # Sent out of turn, older news must not take the place of newer.
             if (message.payload.get("event_seq") or 0) < (envelope.notice.event_seq or 0):
-                await self._update(message.channel, message.ts, render_slack(envelope.notice, envelope.linked))
+                await self._update(message.channel, message.ts, self._rendered(envelope))
                 await slack_threads.renew(self._database, message, envelope.notice.payload())
         return bool(messages)
 
@@ -119,7 +147,9 @@ class Bot:
             )
             decided = await self._decided(asked)
             if decided:
-                await self._update(message.channel, message.ts, render_slack(asked, decided=decided, buttons=True))
+                url = unsubscribe_url(self._means.settings, UUID(message.payload["delivery_id"]))
+                body = render_slack(asked, decided=decided, mute_url=url, interactive=self._is_answered)
+                await self._update(message.channel, message.ts, body)
                 changed += 1
         return SendResult(f"{changed} messages changed" if changed != 1 else "the message was changed")
 
@@ -155,21 +185,12 @@ class Bot:
         settings = self._means.settings
         if settings.slack_bot_token is None:
             raise DeliveryRefused("SLACK_BOT_TOKEN is not set any more")
+        url, who = f"{settings.slack_api_url.rstrip('/')}/{method}", f"Slack ({method})"
+        headers = {"authorization": f"Bearer {settings.slack_bot_token.get_secret_value()}"}
+        response = await post(self._means.egress, url, who, json=body, headers=headers, operator_url=True)
         try:
-            response = await self._means.egress.fetch(
-                "POST",
-                f"{settings.slack_api_url.rstrip('/')}/{method}",
-                json=body,
-                headers={"authorization": f"Bearer {settings.slack_bot_token.get_secret_value()}"},
-                timeout_seconds=TIMEOUT_SECONDS,
-                max_bytes=MAX_ANSWER_BYTES,
-                operator_url=True,
-            )
-            judge(response, f"Slack ({method})")
             answer = cast("dict[str, Any]", response.json())
-        except EgressRefused as error:
-            raise DeliveryRefused(error.detail) from error
-        except (EgressFailed, ToolError) as error:
+        except EgressFailed as error:
             raise DeliveryFailed(error.detail) from error
         if answer.get("ok") is not True:
             _refuse(method, str(answer.get("error", "unknown_error"))[:100])

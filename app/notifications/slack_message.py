@@ -7,6 +7,7 @@ from typing import Any
 
 from slack_sdk.models.blocks import (
     ActionsBlock,
+    Block,
     ButtonElement,
     ContextBlock,
     HeaderBlock,
@@ -17,21 +18,28 @@ from slack_sdk.models.blocks import (
 
 from app.notifications.files import File
 from app.notifications.notice import Notice
-from app.notifications.text import one_line, plain
-from app.notifications.words import answering, body_of, headline, signature, why
+from app.notifications.text import cut_note, one_line, plain
+from app.notifications.words import MAX_LINE, answering, body_of, headline, signature, when, why
 
 # Slack refuses a section text above 3000 and a header above 150.
 MAX_SECTION, MAX_HEADER = 2_900, 150
+MAX_NOTE = 50  # How much is cut, and the end of a block of code.
 MAX_FILES, MAX_NAME = 8, 40  # Escaped, so many links fit into a section.
 MAX_BUTTON = 60  # Slack takes 75.
-MAX_QUESTIONS = 20  # Of the 50 blocks that a message may have.
-# A yes or no can be a button; other questions need words.
-BY_BUTTON = frozenset({"tool", "budget"})
-BY_WORDS = {"question": "Answer in this thread.", "": "Decide by the link above."}
+MAX_QUESTIONS = 20  # Each takes two of the 50 blocks that a message may have.
+MAX_TOGETHER = 12_000  # Of all blocks: Slack refuses more (msg_blocks_too_long), and does not say how much that is.
+# The buttons of a question, by its kind: what they decide, their words and their looks. Others are answered in words.
+BUTTONS = {
+    "tool": (("approve", "Approve {}", "primary"), ("deny", "Deny {}", "danger")),
+    "effect": (("happened", "It happened", None), ("repeat", "Run it again", "primary"), ("fail", "Fail", "danger")),
+}
+# These let a call run: nobody may press them without having seen all of its arguments.
+RUNNING = frozenset({"approve", "repeat"})
 IMAGE = re.compile(r"!\[([^\[\]\n]*)\]\([^()\s]*\)")
 LINK = re.compile(r"\[([^\[\]\n|]+)\]\((https?://[^()\s|]+)\)")
 HEADING = re.compile(r"^#{1,6}[ \t]+([^\n]+)$", re.MULTILINE)
 BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+IN_THREAD = "To answer, write in this thread."
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,12 @@ class Decided:
 
 
 def render_slack(
-    notice: Notice, files: Sequence[File] = (), *, decided: Sequence[Decided] = (), buttons: bool = False
+    notice: Notice,
+    files: Sequence[File] = (),
+    *,
+    decided: Sequence[Decided] = (),
+    mute_url: str | None = None,
+    interactive: bool = False,
 ) -> dict[str, Any]:
     """A message's body: blocks, and the one line shown where blocks are not.
 
@@ -53,14 +66,14 @@ def render_slack(
         notice: What is told.
         files: Shown as links.
         decided: The questions that are decided by now.
-        buttons: Whether questions get buttons; only an app can have them.
+        mute_url: Where its receivers unsubscribe.
+        interactive: Whether clicks on buttons and words in the thread reach this server; only those of an app can.
     """
     blocks: list[Any] = [
         HeaderBlock(text=PlainTextObject(text=one_line(headline(notice), MAX_HEADER), emoji=False)),
-        *_body(notice),
+        *(_questions(notice, decided, interactive) if notice.asked else _body(notice)),
         *_files(files),
-        *(_questions(notice, decided) if buttons else []),
-        ContextBlock(elements=[_markdown(_links(notice)), _markdown(escape(_origin(notice)))]),
+        ContextBlock(elements=[_markdown(_links(notice, mute_url)), _markdown(escape(_origin(notice, interactive)))]),
     ]
     return {
         "text": escape(one_line(headline(notice), MAX_HEADER)),
@@ -70,37 +83,83 @@ def render_slack(
     }
 
 
-def _questions(notice: Notice, decided: Sequence[Decided]) -> list[ActionsBlock | ContextBlock]:
-    """Each question with its buttons, or with what was decided; no more than Slack shows in one message."""
+# --- questions ----------------------------------------------------------------------------------------
+
+
+def _questions(notice: Notice, decided: Sequence[Decided], interactive: bool) -> list[Block]:
+    """Each question with what it asks and, below, its buttons, how it is decided otherwise, or what was decided."""
     known = {each.id: each for each in decided}
-    return [
-        _outcome(question, known[question["id"]]) if question["id"] in known else _buttons(question)
-        for question in notice.asked[:MAX_QUESTIONS]
+    shown = notice.asked[:MAX_QUESTIONS]
+    room = min(MAX_SECTION, MAX_TOGETHER // len(shown))
+    # Words in the thread are the answer as long as nothing else is asked.
+    in_words = interactive and len([each for each in notice.asked if each["id"] not in known]) == 1
+    blocks: list[Block] = []
+    for asked in shown:
+        text, whole = _asked(asked, room)
+        if asked["id"] in known:
+            below = _outcome(asked, known[asked["id"]])
+        elif interactive and asked["kind"] in BUTTONS:
+            below = _buttons(asked, whole)
+            text += "" if whole else f"\n{_by_api(asked)}"
+        else:
+            below = _context(IN_THREAD if in_words and asked["kind"] == "question" else _by_api(asked))
+        blocks += [SectionBlock(text=_markdown(text)), below]
+    if len(notice.asked) > len(shown):
+        others = len(notice.asked) - len(shown)
+        blocks.append(_context(f"{others} more questions: <{escape(notice.api_url)}|see the run>"))
+    return blocks
+
+
+def _asked(asked: Mapping[str, Any], room: int) -> tuple[str, bool]:
+    """What a question asks, and whether all of the arguments that it is about can be read in it."""
+    if asked["kind"] == "question":
+        return mrkdwn(plain(asked["question"]), room), True
+    start = f"*{asked['question']}* {escape(one_line(asked['tool'], MAX_NAME))}\n```"
+    # Three would end the block; in JSON they stand within a text, where an escape says the same.
+    arguments = asked["arguments"].replace("```", "\\u0060" * 3)
+    kept = _prefix(arguments, room - len(start) - len(_by_api(asked)) - MAX_NOTE)
+    left_out = asked["left_out"] + len(arguments) - len(kept)
+    return f"{start}{escape(kept)}```{cut_note(left_out)}", not left_out
+
+
+def _prefix(text: str, limit: int) -> str:
+    """As much of a text as is no longer than this when it is escaped."""
+    length = 0
+    for place, character in enumerate(text):
+        length += len(escape(character))
+        if length > limit:
+            return text[:place]
+    return text
+
+
+def _buttons(asked: Mapping[str, Any], whole: bool) -> ActionsBlock:
+    """The buttons of a question; none that lets a call run whose arguments are not shown whole."""
+    offered = [each for each in BUTTONS[asked["kind"]] if whole or each[0] not in RUNNING]
+    elements = [
+        ButtonElement(
+            text=PlainTextObject(text=one_line(words.format(asked["tool"]), MAX_BUTTON), emoji=False),
+            action_id=f"{action}:{asked['id']}",
+            value=str(asked["id"]),
+            style=style,
+        )
+        for action, words, style in offered
     ]
+    return ActionsBlock(block_id=f"approval:{asked['id']}", elements=elements)
 
 
-def _buttons(question: Mapping[str, Any]) -> ActionsBlock | ContextBlock:
-    if question["kind"] not in BY_BUTTON:
-        return ContextBlock(elements=[_markdown(BY_WORDS.get(question["kind"], BY_WORDS[""]))])
-    return ActionsBlock(
-        block_id=f"approval:{question['id']}",
-        elements=[
-            ButtonElement(
-                text=PlainTextObject(text=one_line(f"{word} {question['tool'] or ''}", MAX_BUTTON), emoji=False),
-                action_id=f"{action}:{question['id']}",
-                value=str(question["id"]),
-                style=style,
-            )
-            for action, word, style in (("approve", "Approve", "primary"), ("deny", "Deny", "danger"))
-        ],
-    )
+def _by_api(asked: Mapping[str, Any]) -> str:
+    url: str = asked["url"]
+    return f"<{escape(url.removesuffix('/decision'))}|See all of it>. To decide: POST {escape(url)} with {escape(asked['answer'])}"
 
 
-def _outcome(question: Mapping[str, Any], decided: Decided) -> ContextBlock:
-    what = escape(one_line(question["tool"] or question["kind"], MAX_NAME))
+def _outcome(asked: Mapping[str, Any], decided: Decided) -> ContextBlock:
+    what = escape(one_line(asked["tool"] or asked["kind"], MAX_NAME))
     by = f" by {escape(one_line(decided.by, MAX_NAME))}" if decided.by else ""
     why = f": {escape(one_line(decided.reason, 200))}" if decided.reason else ""
-    return ContextBlock(elements=[_markdown(f"*{decided.state.capitalize()}*{by} ({what}){why}")])
+    return _context(f"*{decided.state.capitalize()}*{by} ({what}){why}")
+
+
+# --- text ---------------------------------------------------------------------------------------------
 
 
 def escape(text: str) -> str:
@@ -122,25 +181,49 @@ def _converted(text: str, length: int) -> str:
     return BOLD.sub(r"*\1*", HEADING.sub(r"*\1*", shown))
 
 
-def _body(notice: Notice) -> list[SectionBlock]:
+def _body(notice: Notice) -> list[Block]:
+    if notice.digest:
+        return _lines(notice)
     text = plain(body_of(notice))
     return [SectionBlock(text=_markdown(mrkdwn(text, MAX_SECTION)))] if text else []
 
 
-def _files(files: Sequence[File]) -> list[SectionBlock]:
+def _lines(notice: Notice) -> list[Block]:
+    """The messages of a digest, as many as there is room for."""
+    sections, shown = [""], 0
+    for entry in notice.digest:
+        said = f": {escape(one_line(entry['text'], MAX_LINE))}" if entry["text"] else ""
+        line = f"• {when(entry)} <{escape(entry['url'])}|{escape(one_line(entry['title'], MAX_LINE))}>{said}\n"
+        if sum(map(len, sections)) + len(line) > MAX_TOGETHER:
+            break
+        if len(sections[-1]) + len(line) > MAX_SECTION:
+            sections.append("")
+        sections[-1] += line
+        shown += 1
+    others = len(notice.digest) - shown
+    more = [_context(f"{others} more: <{escape(notice.api_url)}|see the task>")] if others else []
+    return [*(SectionBlock(text=_markdown(section)) for section in sections), *more]
+
+
+def _files(files: Sequence[File]) -> list[Block]:
     links = [
         f"<{escape(file.url)}|{escape(one_line(file.name.replace('|', '_'), MAX_NAME))}>" for file in files[:MAX_FILES]
     ]
     return [SectionBlock(text=_markdown(f"Files: {', '.join(links)}"))] if links else []
 
 
-def _links(notice: Notice) -> str:
-    links = [f"<{escape(notice.read_url)}|Read the conversation>", f"<{escape(notice.api_url)}|API>"]
-    return " · ".join(links)
+def _links(notice: Notice, mute_url: str | None) -> str:
+    links = {"Read the conversation": notice.read_url, "API": notice.api_url, "Unsubscribe": mute_url}
+    return " · ".join(f"<{escape(url)}|{words}>" for words, url in links.items() if url)
 
 
-def _origin(notice: Notice) -> str:
-    return one_line(" · ".join(filter(None, (signature(notice), answering(notice), why(notice)))), 700)
+def _origin(notice: Notice, interactive: bool) -> str:
+    how = IN_THREAD if interactive and answering(notice) else answering(notice)
+    return one_line(" · ".join(filter(None, (signature(notice), how, why(notice)))), 700)
+
+
+def _context(text: str) -> ContextBlock:
+    return ContextBlock(elements=[_markdown(text)])
 
 
 def _markdown(text: str) -> MarkdownTextObject:

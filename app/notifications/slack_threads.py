@@ -2,12 +2,16 @@
 
 * `find_thread(...)` finds the conversation of a message in Slack, by team, channel and thread: for replies and buttons.
 * `thread_of(...)` gives the thread of a conversation in a channel, or the right to open it.
+* `alone_in(...)` lets one at a time look for the message that it posts or changes.
 * `remember(...)` keeps a message that is changed later; `messages_of(...)` finds those of a run.
 
-A button of a question has `action_id` `approve:<approval id>` or `deny:<approval id>`, and `value` the approval's id.
+A button of a question has `action_id` `<what is decided>:<approval id>` (approve, deny, happened, repeat, fail), and `value`
+the approval's id.
 The channel's name in a task's config (`address`) may be `#ops`; `channel` is the id that Slack answered with.
 """
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -31,6 +35,12 @@ where conversation_id = $1 and address = $2
 """
 OPENED = "update slack_threads set team = $2, channel = $3, thread_ts = $4, opening_until = null where id = $1"
 GIVE_UP = "update slack_threads set opening_until = now() where id = $1 and thread_ts is null"
+# Who posts what must be there once and is changed then, or changes it, has the open thread to itself; at most so long.
+HOLD = """
+update slack_threads set opening_until = now() + make_interval(secs => $2)
+where id = $1 and (opening_until is null or opening_until < now()) returning id
+"""
+LET_GO = "update slack_threads set opening_until = null where id = $1 and thread_ts is not null"
 # A message that opens a thread has no thread of its own in Slack's payloads: its ts is the thread's.
 FIND = """
 select id, workspace_id, conversation_id, address, team, channel, thread_ts from slack_threads
@@ -95,6 +105,17 @@ async def opened(database: Database, thread: Thread, *, team: str, channel: str,
 async def not_opened(database: Database, thread: Thread) -> None:
     """Leave it to the next to open a thread."""
     await database.execute(GIVE_UP, thread.id)
+
+
+@asynccontextmanager
+async def alone_in(database: Database, thread: Thread) -> AsyncGenerator[bool]:
+    """Be the one who looks and posts in an open thread; False while another does."""
+    mine = await database.fetchval(HOLD, thread.id, OPENING_SECONDS) is not None
+    try:
+        yield mine
+    finally:
+        if mine:
+            await database.execute(LET_GO, thread.id)
 
 
 async def remember(

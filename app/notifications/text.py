@@ -1,7 +1,7 @@
 """Text for messages: one line for headers, plain text, sanitised HTML."""
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import nh3
@@ -59,6 +59,12 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
+def cut_note(left_out: int) -> str:
+    """The line below something of which so many characters are left out; none where it is whole."""
+    return f"\n… cut: {left_out} characters more" if left_out else ""
+
+
+@lru_cache(16)  # A text goes to up to twenty receivers, one right after the other.
 def safe_html(markdown: str) -> str:
     """Markdown as HTML that can be put into a mail: no scripts, styles, forms, raw HTML or images."""
     html = str(_markdown().render(plain(markdown)))

@@ -1,12 +1,17 @@
 """The words of a notice, the same on every channel."""
 
 import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
 
 from app.notifications.config import EventName
 from app.notifications.notice import MAX_TEXT, Notice
 from app.notifications.text import one_line
 
+Line = Callable[[Mapping[str, Any]], str]
 MARKUP = re.compile(r"[\\`*_{}\[\]()<>#!|~]")
+MAX_LINE = 160
 
 HEADLINES: dict[EventName, str] = {
     "started": "Started",
@@ -28,25 +33,33 @@ def headline(notice: Notice) -> str:
     return f"{happened}: {notice.title or 'untitled'}"
 
 
-def body_of(notice: Notice) -> str:
-    """The Markdown to show: the outcome, and the error where there is one."""
-    text = notice.text or digest_of(notice)
+def in_markdown(entry: Mapping[str, Any]) -> str:
+    """One message of a digest as a line of Markdown; the link in it is ours."""
+    said = f": {_literal(entry['text'])}" if entry["text"] else ""
+    return f"- {when(entry)} [{_literal(entry['title'])}]({entry['url']}){said}"
+
+
+def in_plain(entry: Mapping[str, Any]) -> str:
+    """The same where nothing is markup."""
+    said = f": {one_line(entry['text'], MAX_LINE)}" if entry["text"] else ""
+    return f"- {when(entry)} {one_line(entry['title'], MAX_LINE)}{said}\n  {entry['url']}"
+
+
+def body_of(notice: Notice, line: Line = in_markdown) -> str:
+    """The Markdown to show: the outcome, and the error where there is one; of a digest its lines."""
+    text = notice.text or "\n".join(map(line, notice.digest))
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT].rstrip()}…\n\n(The rest is in the conversation.)"
     return "\n\n".join(part for part in (notice.error, text) if part)
 
 
-def digest_of(notice: Notice) -> str:
-    """What a digest tells, one line each; links in it are ours."""
-    return "\n".join(
-        f"- {each['at']} [{label(each['title'])}]({each['url']})" + (f": {label(each['text'])}" if each["text"] else "")
-        for each in notice.digest
-    )
+def when(entry: Mapping[str, Any]) -> str:
+    """When the message of a digest came up."""
+    return f"{datetime.fromisoformat(entry['at']):%Y-%m-%d %H:%M} UTC"
 
 
-def label(text: str) -> str:
-    """Text that is nothing but text within a line of Markdown."""
-    return MARKUP.sub(r"\\\g<0>", one_line(text, 160))
+def _literal(text: str) -> str:
+    return MARKUP.sub(r"\\\g<0>", one_line(text, MAX_LINE))
 
 
 def signature(notice: Notice) -> str:

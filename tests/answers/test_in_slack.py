@@ -127,6 +127,23 @@ async def test_retries_are_duplicates(office: Office, slack: Workspace) -> None:
     assert len(slack.posted) == 2
 
 
+async def test_files_are_not_read_and_their_sender_is_told(office: Office, slack: Workspace) -> None:
+    await office.person("conversations:write", slack_user=ANN)
+    report = await reported(office, slack)
+    files = [{"id": "F1", "name": "to`tals.csv", "url_private": "https://files.slack.com/x"}, {"id": "F2"}]
+    shared = {"subtype": "file_share", "files": files}
+    taken = (await slack.say(office.http, ANN, "See this.", report["ts"], **shared)).json()
+    assert taken["outcome"] == "message"
+    await office.settled()
+    notes = [each for each in slack.posted if "Files in Slack are not read here" in shown(each)]
+    assert [(each["thread_ts"], "tals.csv, without a name" in shown(each)) for each in notes] == [(report["ts"], True)]
+    (conversation,) = await office.conversations()
+    said = (await office.texts(conversation))[-2]
+    assert said.startswith("See this.\n\n[the file to`tals.csv was not kept: files in Slack are not read here]")
+    refused = (await slack.say(office.http, ANN, "", report["ts"], **shared)).json()
+    assert refused["reason"] == "there was no text in it, and files in Slack are not read here"
+
+
 async def test_what_is_no_answer_is_ignored(office: Office, slack: Workspace) -> None:
     await office.person("conversations:write", slack_user=ANN)
     report = await reported(office, slack)
@@ -241,12 +258,36 @@ async def test_a_click_decides_once_and_every_surface_shows_it(office: Office, s
     assert "Done." in shown(slack.posted[-1])
 
 
+@pytest.mark.parametrize("outcome", ["happened", "fail"])
+async def test_a_click_says_whether_a_call_took_effect(office: Office, slack: Workspace, outcome: str) -> None:
+    await office.person("approvals:write", slack_user=ANN)
+    message = await asked(office, slack)
+    of = await office.database.fetchval("update approvals set kind = 'effect' returning id")
+    action = {"action_id": f"{outcome}:{of}", "value": str(of), "action_ts": slack.ts()}
+    assert (await slack.click(office.http, ANN, message, "approve", actions=[action])).json()["outcome"] == "decision"
+    row = await office.database.fetchrow("select state, decision from approvals where id = $1", of)
+    assert row is not None
+    assert tuple(row) == ("approved", {"arguments": {"outcome": outcome}})
+
+
 async def test_a_denial_is_shown_too(office: Office, slack: Workspace) -> None:
     await office.person("approvals:write", slack_user=ANN)
     message = await asked(office, slack)
     assert (await slack.click(office.http, ANN, message, "deny")).json()["outcome"] == "decision"
     await office.settled()
     assert "*Denied* by U0ANN" in shown(message)
+
+
+@pytest.mark.parametrize("action", ["approve", "deny"])
+async def test_a_click_is_in_the_audit_log(office: Office, slack: Workspace, action: str) -> None:
+    principal = await office.person("approvals:write", slack_user=ANN)
+    message = await asked(office, slack)
+    await slack.click(office.http, ANN, message, action)
+    await slack.click(office.http, ANN, message, action)
+    (approval,) = (await office.get("/approvals"))["items"]
+    (entry,) = (await office.get("/audit", action=f"approval.{action}"))["items"]
+    assert (entry["principal_id"], entry["subject_id"]) == (str(principal), approval["id"])
+    assert entry["detail"] == {"by_slack": ANN, "reason": None}
 
 
 async def test_who_may_not_decide_is_told_so(office: Office, slack: Workspace) -> None:

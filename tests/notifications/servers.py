@@ -6,9 +6,11 @@ import socket
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
+
+At = Literal["RSET", "MAIL", "RCPT", "DATA"]
 
 
 @dataclass
@@ -90,12 +92,77 @@ class MailServer:
 
 
 @dataclass
+class ShortTempered(MailServer):
+    """Takes so many mails over one connection; then it answers at one of its words with what `says`, or drops the line."""
+
+    most: int = 1_000
+    at: At = "RSET"
+    says: str | None = None
+    sessions: list[Session] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    _taken: dict[int, int] = field(default_factory=dict)
+
+    async def handle_EHLO(
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        self.sessions.append(session)
+        session.host_name = hostname
+        return responses
+
+    async def _enough(self, at: At, server: SMTP, session: Session) -> str | None:
+        if self.at != at or self._taken.get(id(session), 0) < self.most:
+            return None
+        if self.says == "nothing":
+            try:
+                await self.over.wait()
+            except asyncio.CancelledError:  # The other side has closed the connection.
+                self.left.set()
+                raise
+        if self.says is None or self.says == "nothing":
+            server.transport.close()
+        return self.says or "451 never heard"
+
+    async def handle_RSET(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        return await self._enough("RSET", server, session) or "250 forgotten"
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        said = await self._enough("MAIL", server, session)
+        envelope.mail_from = None if said else address
+        return said or "250 ok"
+
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        said = await self._enough("RCPT", server, session)
+        return said or await super().handle_RCPT(server, session, envelope, address, options)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.begun.append(envelope.rcpt_tos[0])
+        if said := await self._enough("DATA", server, session):
+            return said
+        reply = await super().handle_DATA(server, session, envelope)
+        self._taken[id(session)] = self._taken.get(id(session), 0) + reply.startswith("2")
+        return reply
+
+    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
+        self.left.set()
+        return "221 bye"
+
+
+@dataclass
 class SlackApi:
-    """Slack's Web API as far as a bot posts with it: keeps the messages of each channel as they stand."""
+    """Slack's Web API as far as a bot posts with it: keeps the messages of each channel as they stand.
+
+    Answers each method with what is queued for it, then as Slack would.
+    """
 
     messages: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
-    answers: list[tuple[int, dict[str, str], dict[str, Any]]] = field(default_factory=list)
+    answers: dict[str, list[tuple[int, dict[str, str], dict[str, Any]]]] = field(default_factory=dict)
     port: int = 0
     _server: asyncio.Server | None = None
 
@@ -123,7 +190,8 @@ class SlackApi:
                 body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
                 method = head.split()[1].rpartition("/")[2]
                 self.calls.append((method, body, headers))
-                status, extra, answer = self.answers.pop(0) if self.answers else (200, {}, self._do(method, body))
+                queued = self.answers.get(method)
+                status, extra, answer = queued.pop(0) if queued else (200, {}, self._do(method, body))
                 raw = json.dumps(answer).encode()
                 out = [f"HTTP/1.1 {status} x", f"content-length: {len(raw)}", "content-type: application/json"]
                 out += [f"{name}: {value}" for name, value in extra.items()]

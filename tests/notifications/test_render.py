@@ -133,6 +133,26 @@ def test_slack_limits_count_after_escaping() -> None:
     assert len(mrkdwn("[a](https://example.com/)" * 400, 300)) <= 300
 
 
+def test_a_digest_shows_titles_as_they_are_on_every_surface() -> None:
+    title = "Failed: Daily_report (v2) *x*"
+    entry = {"title": title, "text": "a_b <!here>", "url": "https://x.example/runs/1", "at": "2026-11-20T09:05:00Z"}
+    notice = make_notice(event="digest", text="", digest=(entry,))
+    mail = render_mail(notice)
+    assert f"- 2026-11-20 09:05 UTC {title}: a_b <!here>\n  https://x.example/runs/1" in mail.text
+    assert f">{title}</a>: a_b &lt;!here&gt;" in mail.html
+    section = render_slack(notice)["blocks"][1]["text"]["text"]
+    assert section == f"• 2026-11-20 09:05 UTC <https://x.example/runs/1|{title}>: a_b &lt;!here&gt;\n"
+
+
+def test_a_long_digest_fits_into_slacks_limits() -> None:
+    entry = {"title": "&" * 160, "text": "x" * 160, "url": "https://x.example", "at": "2026-11-20T09:05:00Z"}
+    blocks = render_slack(make_notice(event="digest", text="", digest=(entry,) * 50))["blocks"]
+    sections = [block["text"]["text"] for block in blocks if block["type"] == "section"]
+    assert all(len(text) <= 3_000 for text in sections)
+    shown = sum(text.count("•") for text in sections)
+    assert f"{50 - shown} more: <" in str(blocks)
+
+
 def test_an_empty_outcome_has_no_empty_section() -> None:
     assert [block["type"] for block in render_slack(make_notice(text=" "))["blocks"]] == ["header", "context"]
 

@@ -172,6 +172,12 @@ async def test_a_burst_becomes_one_digest(desk_of: Any) -> None:
     assert [f"report {number}" in body for number in range(6)] == [False, False, True, True, True, True]
     digest = await desk.database.fetchrow("select * from deliveries where event = 'digest'")
     assert (digest["conversation_id"], digest["event_seq"], digest["task_id"]) == (None, None, desk.task_id)
+    told = digest["payload"]["digest"]
+    folded = await desk.database.fetch(
+        "select id, run_id from deliveries where state = 'suppressed' order by created_at"
+    )
+    assert [(each["delivery_id"], each["run_id"]) for each in told] == [(str(row[0]), str(row[1])) for row in folded]
+    assert digest["payload"]["finished_at"]
     assert (await desk.rows())[2:6] == [("suppressed", f"told in the digest {digest['id']}")] * 4
     assert await desk.send() == []
 

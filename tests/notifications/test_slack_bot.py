@@ -1,6 +1,9 @@
 """Slack by the bot token: threads, progress, questions; Slack's Web API is played on loopback."""
 
 import asyncio
+import dataclasses
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
@@ -12,7 +15,7 @@ from app.approvals import Decision, NewApproval
 from app.db import DEFAULT_WORKSPACE, SYSTEM_PRINCIPAL, Database
 from app.events import EventType, NewEvent, append
 from app.models import new_id
-from app.notifications import slack_threads
+from app.notifications import mutes, slack_threads
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
 from app.runs import Claim, RunState
@@ -32,20 +35,22 @@ EVERYTHING = ["started", "progress", "waiting", "completed", "failed", "cancelle
 class Office:
     """A task whose runs report to #ops, and the Slack they report to."""
 
-    def __init__(self, world: World, sender: Sender, slack: SlackApi, task_id: UUID) -> None:
+    def __init__(self, world: World, settings: Settings, sender: Sender, slack: SlackApi, task_id: UUID) -> None:
         self.world = world
+        self.settings = settings
         self.sender = sender
         self.slack = slack
         self.task_id = task_id
 
-    async def run(self) -> Claim:
-        claim = await self.world.one()
+    async def run(self, **turn: Any) -> Claim:
+        claim = await self.world.one(**turn)
         await self.world.database.execute("update runs set task_id = $2 where id = $1", claim.run_id, self.task_id)
         return claim
 
-    async def ask(self, claim: Claim, *kinds: str) -> list[UUID]:
+    async def ask(self, claim: Claim, *kinds: str, arguments: dict[str, Any] | None = None) -> list[UUID]:
+        shown = arguments or {"to": "<@U1> *all*", "question": "Which one?"}
         questions = [
-            NewApproval(kind, f"1:{place}", "send_mail", {"to": "<@U1> *all*"}, "x", "external", 600, "tell")  # type: ignore[arg-type]
+            NewApproval(kind, f"1:{place}", "send_mail", shown, "x", "external", 600, "tell")  # type: ignore[arg-type]
             for place, kind in enumerate(kinds)
         ]
         async with self.world.database.engine_tx() as connection:
@@ -72,6 +77,11 @@ class Office:
         while await self.sender.send_due():
             pass
 
+    async def all_sent(self) -> None:
+        while [state for _, state, _ in await self.states() if state != "sent"]:
+            await self.make_due()
+            await self.send()
+
     async def states(self) -> list[tuple[str, str, str | None]]:
         rows = await self.world.database.fetch("select event, state, last_error from deliveries order by id")
         return [(row["event"], row["state"], row["last_error"]) for row in rows]
@@ -83,11 +93,12 @@ class Office:
 @pytest.fixture
 async def office(database: Database, settings: Settings, means: MakeMeans) -> AsyncIterator[Office]:
     async with SlackApi() as slack:
-        sender = Sender(database, means(database, slack_bot_token="xoxb-test-token", slack_api_url=slack.url))
+        app = {"slack_bot_token": "xoxb-test-token", "slack_signing_secret": "secret", "slack_api_url": slack.url}
+        by = means(database, **app)
         config = {"channels": ["slack"], "slack_channel": "#ops", "on": EVERYTHING}
         task_id = new_id()
         await database.execute(TASK, task_id, DEFAULT_WORKSPACE, config)
-        yield Office(World(database, settings), sender, slack, task_id)
+        yield Office(World(database, settings), by.settings, Sender(database, by), slack, task_id)
 
 
 def blocks(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -130,9 +141,7 @@ async def test_messages_at_once_open_one_thread(office: Office) -> None:
     await office.steps(claim)
     await office.world.settle(claim, Outcome(RunState.COMPLETED, result="done"), claim.fenced)
     await asyncio.gather(office.sender.send_due(1), office.sender.send_due(1))
-    while [state for _, state, _ in await office.states() if state != "sent"]:
-        await office.make_due()
-        await office.send()
+    await office.all_sent()
     roots = [message for message in office.slack.thread("COPS") if "thread_ts" not in message]
     assert len(roots) == 1
 
@@ -149,6 +158,7 @@ async def test_progress_stays_one_message(office: Office) -> None:
     assert message["text"] == "Progress: Report"
     assert "reading (3 of 3)" in said(message)
     assert [method for method, _, _ in office.slack.calls] == [
+        "auth.test",
         "chat.postMessage",
         "chat.update",
         "chat.update",
@@ -225,7 +235,150 @@ async def test_a_question_in_words_has_no_button(office: Office) -> None:
     await office.send()
     [message] = office.slack.thread("COPS")
     assert blocks(message, "actions") == []
-    assert "Answer in this thread." in said(message)
+    assert "Which one?" in said(message)
+    assert "To answer, write in this thread." in said(message)
+
+
+async def test_of_two_questions_none_is_answered_by_words_in_the_thread(office: Office) -> None:
+    claim = await office.run()
+    words, tool = await office.ask(claim, "question", "tool")
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert "in this thread" not in said(message)
+    assert f"/approvals/{words}/decision with" in said(message)
+    await office.decide(tool, approve=False)
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert "To answer, write in this thread." in said(message)
+
+
+async def test_whether_a_call_took_effect_is_said_by_buttons(office: Office) -> None:
+    claim = await office.run()
+    [only] = await office.ask(claim, "effect")
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert actions(message) == [f"happened:{only}", f"repeat:{only}", f"fail:{only}"]
+
+
+def actions(message: dict[str, Any]) -> list[str]:
+    return [element["action_id"] for block in blocks(message, "actions") for element in block["elements"]]
+
+
+@pytest.mark.parametrize("text", ["x" * 1_900, "<" * 400, "```\n*Approved*\n```"])
+async def test_what_is_approved_by_a_button_is_shown_whole(office: Office, text: str) -> None:
+    claim = await office.run()
+    ids = await office.ask(claim, "tool", "tool", arguments={"text": text})
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert actions(message) == [f"{action}:{each}" for each in ids for action in ("approve", "deny")]
+    for block in blocks(message, "section"):
+        _, shown, after = block["text"]["text"].split("```")
+        shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        assert (json.loads(shown), after) == ({"text": text}, "")
+
+
+@pytest.mark.parametrize(("kinds", "text"), [(1, "x" * 5_000), (1, "<" * 1_500), (12, "x" * 1_500)])
+async def test_what_is_not_shown_whole_can_not_be_approved(office: Office, kinds: int, text: str) -> None:
+    claim = await office.run()
+    ids = await office.ask(claim, *["tool", "effect"] * kinds, arguments={"text": text})
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert len(message["blocks"]) <= 50
+    assert all(len(block["text"]["text"]) <= 3_000 for block in blocks(message, "section"))
+    assert {each.partition(":")[0] for each in actions(message)} == {"deny", "happened", "fail"}
+    for each, block in zip(ids, blocks(message, "section"), strict=False):
+        assert re.search(r"```\n… cut: [0-9]+ characters more\n", block["text"]["text"])
+        assert f"/approvals/{each}|See all of it>" in block["text"]["text"]
+    others = max(0, kinds * 2 - 20)
+    assert (f"{others} more questions" in said(message)) == bool(others)
+
+
+async def test_without_a_signing_secret_nothing_is_offered_that_nobody_would_hear(
+    office: Office, means: MakeMeans
+) -> None:
+    app = {"slack_bot_token": "xoxb-test-token", "slack_api_url": office.slack.url}
+    office.sender = Sender(office.world.database, means(office.world.database, **app))
+    claim = await office.run()
+    await office.ask(claim, "tool", "question")
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert actions(message) == []
+    assert "in this thread" not in said(message)
+    assert said(message).count("To decide: POST ") == 2
+
+
+async def test_a_message_can_be_read_answered_and_muted(office: Office) -> None:
+    claim = await office.run()
+    await office.ask(claim, "tool")
+    await office.send()
+    await office.world.settle(claim, Outcome(RunState.FAILED, error={"code": "x", "message": "no"}))
+    await office.send()
+    for message in office.slack.thread("COPS"):
+        assert f"/conversations/{claim.conversation_id}/export?format=markdown|Read the conversation>" in said(message)
+        assert "/unsubscribe/" in said(message)
+    assert "To answer, write in this thread." in said(office.slack.thread("COPS")[-1])
+    assert "POST http://localhost:8000/conversations" not in said(office.slack.thread("COPS")[-1])
+
+
+async def test_what_fails_after_a_question_was_posted_does_not_post_it_again(office: Office) -> None:
+    claim = await office.run()
+    [only] = await office.ask(claim, "tool")
+    await office.decide(only, approve=True)
+    office.slack.answers = {"chat.update": [(429, {}, {}), (503, {}, {})]}
+    for _ in range(3):
+        await office.send()
+        await office.make_due()
+    [message] = office.slack.thread("COPS")
+    assert "*Approved*" in said(message)
+    assert {state for _, state, _ in await office.states()} == {"sent"}
+
+
+async def test_a_question_that_is_sent_again_by_hand_is_posted_again(office: Office) -> None:
+    claim = await office.run()
+    await office.ask(claim, "tool")
+    await office.send()
+    copy = """
+        insert into deliveries (id, workspace_id, conversation_id, event_seq, event, resend_of, run_id, task_id, channel,
+            address, payload, message_id)
+        select $1, workspace_id, conversation_id, event_seq, event, id, run_id, task_id, channel, address, payload, 'x'
+        from deliveries"""
+    await office.world.database.execute(copy, new_id())
+    await office.send()
+    assert len(office.slack.thread("COPS")) == 2
+
+
+async def test_a_later_run_has_one_message_of_its_progress_however_many_are_sent_at_once(office: Office) -> None:
+    first = await office.run()
+    await office.steps(first)
+    await office.world.settle(first, Outcome(RunState.COMPLETED, result="done"), first.fenced)
+    await office.all_sent()
+    before = len(office.slack.thread("COPS"))
+    accepted = await office.world.say(first.conversation_id, "again")
+    [claim] = [each for each in await office.world.claim() if each.run_id == accepted.run_id]
+    await office.world.database.execute("update runs set task_id = $2 where id = $1", claim.run_id, office.task_id)
+    for number in (1, 2, 3):
+        await office.progress(claim, "reading", number)
+    await asyncio.gather(*(office.sender.send_due(1) for _ in range(4)))
+    await office.all_sent()
+    [message] = office.slack.thread("COPS")[before:]
+    assert "reading (3 of 3)" in said(message)
+
+
+async def test_who_has_unsubscribed_still_sees_what_was_decided(office: Office) -> None:
+    claim = await office.run()
+    [only] = await office.ask(claim, "tool")
+    await office.send()
+    delivery = await office.world.database.fetchval("select id from deliveries")
+    settings = office.settings
+    of = await mutes.find(office.world.database, settings, mutes.unsubscribe_url(settings, delivery).rpartition("/")[2])
+    assert of is not None
+    await mutes.mute(
+        office.world.database, dataclasses.replace(of, task_id=None, conversation_id=claim.conversation_id)
+    )
+    await office.decide(only, approve=True)
+    await office.send()
+    [message] = office.slack.thread("COPS")
+    assert "*Approved*" in said(message)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +396,7 @@ async def test_a_question_in_words_has_no_button(office: Office) -> None:
 async def test_what_slack_answers_is_judged(
     office: Office, status: int, headers: dict[str, str], answer: dict[str, Any], state: str, error: str
 ) -> None:
-    office.slack.answers = [(status, headers, answer)]
+    office.slack.answers = {"chat.postMessage": [(status, headers, answer)]}
     claim = await office.run()
     await office.world.settle(claim, Outcome(RunState.COMPLETED, result="done"), claim.fenced)
     await office.send()

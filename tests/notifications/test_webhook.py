@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -65,6 +67,36 @@ async def test_a_thin_call_has_the_ids_alone(means: MakeMeans, site: Site) -> No
     await WebhookChannel(sent_by).send(envelope(sent_by, site, callback_payload="thin"))
     data = json.loads(site.bodies[0])["data"]
     assert sorted(data) == ["conversation_id", "delivery_id", "run_id", "seq", "task_id"]
+
+
+@pytest.mark.parametrize("thin", [False, True])
+async def test_a_digest_tells_its_receiver_of_every_message(means: MakeMeans, site: Site, thin: bool) -> None:
+    sent_by = allowed(means, site)
+    entry = {"event": "run.failed", "conversation_id": str(CONVERSATION), "run_id": str(RUN), "seq": 7}
+    entry |= {
+        "delivery_id": str(TASK),
+        "title": "Failed: Report",
+        "text": "no",
+        "url": "https://x",
+        "at": "2026-11-20T09:05:00Z",
+    }
+    of = envelope(sent_by, site, callback_payload="thin" if thin else "full")
+    at = datetime(2026, 11, 20, 9, 10, tzinfo=UTC)
+    notice = replace(of.notice, event="digest", text="", run_id=None, digest=(entry, entry), finished_at=at)
+    await WebhookChannel(sent_by).send(replace(of, notice=notice))
+    body = json.loads(site.bodies[0])
+    assert (body["type"], body["timestamp"]) == ("digest", "2026-11-20T09:10:00Z")
+    ids = {name: entry[name] for name in ("event", "conversation_id", "run_id", "seq", "delivery_id")}
+    assert body["data"]["messages"] == [ids if thin else entry] * 2
+
+
+async def test_a_long_page_is_no_success_of_a_call_that_failed(means: MakeMeans, site: Site) -> None:
+    sent_by = allowed(means, site)
+    site.answers["/hook"] = answer(b"x" * 600_000)
+    assert (await WebhookChannel(sent_by).send(envelope(sent_by, site))).detail is None
+    site.answers["/hook"] = answer(b"x" * 600_000, status="500 Oops")
+    with pytest.raises(DeliveryFailed, match="the receiver answered 500"):
+        await WebhookChannel(sent_by).send(envelope(sent_by, site))
 
 
 async def test_receivers_accept_the_signature_of_the_new_and_of_the_old_secret(means: MakeMeans, site: Site) -> None:
@@ -137,7 +169,7 @@ async def test_the_guard_stands_before_the_call(means: MakeMeans, site: Site) ->
 async def test_a_receiver_that_drops_or_hangs_is_tried_again(
     means: MakeMeans, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.notifications.webhook.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("app.notifications.http.TIMEOUT_SECONDS", 0.2)
     sent_by = allowed(means, site)
     with pytest.raises(DeliveryFailed, match="did not answer within"):
         await WebhookChannel(sent_by).send(envelope(sent_by, site, "/slow"))
