@@ -9,7 +9,7 @@ import structlog
 from app.answers.mail import File, Mail
 from app.answers.people import WRITE, people, who_may
 from app.answers.quoted import written
-from app.answers.take import Answer, Answered, Door
+from app.answers.take import NOT_KEPT, Answer, Answered, Door
 from app.artifacts import MAX_ATTACHED, MAX_ATTACHED_BYTES, NewArtifact, checked
 from app.db import Database
 from app.errors import ParleyError
@@ -88,11 +88,11 @@ class Mailbox:
                 artifact = self._artifact(answer, name, file)
                 too_many = len(kept) == MAX_ATTACHED or _size(kept) + len(file.content) > MAX_ATTACHED_BYTES
                 if too_many:
-                    left_out.append(f"[the file {name} was not kept: there were too many]")
+                    left_out.append(NOT_KEPT.format(name, "there were too many"))
                 else:
                     kept.append(artifact)
             except ParleyError as error:
-                left_out.append(f"[the file {name} was not kept: {error.detail}]")
+                left_out.append(NOT_KEPT.format(name, error.detail))
         return kept, left_out
 
     def _artifact(self, answer: Answer, name: str, file: File) -> NewArtifact:

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, ValidationError
 
 from app.answers.people import DECIDE, WRITE, people, slack_email, who_may
-from app.answers.take import Answer, Answered, Door
+from app.answers.take import NOT_KEPT, Answer, Answered, Door
 from app.approvals import Decision
 from app.db import Database
 from app.egress import Egress
@@ -17,6 +17,7 @@ from app.errors import MalformedBody
 from app.identity import Principal
 from app.messages import Json
 from app.notifications.slack_threads import Thread, find_thread
+from app.notifications.text import one_line
 from app.settings import Settings
 
 Ts = Annotated[str, Field(pattern=r"^[0-9]{1,12}\.[0-9]{1,10}$")]
@@ -24,6 +25,7 @@ Team = Annotated[str, Field(pattern=r"^[TE][A-Z0-9]{1,20}$")]
 Channel = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}$")]
 User = Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{1,20}$")]
 Verdict = Literal["approve", "deny", "happened", "repeat", "fail"]
+MAX_NAME = 200
 MARKUP = re.compile(r"<([^<>|]*)(?:\|([^<>]*))?>")
 LEADING_MENTION = re.compile(r"^\s*<@[A-Z0-9]+(?:\|[^<>]*)?>[,:]?\s*")
 # Subtypes that are words of a person; others are edits, joins, reminders and bots.
@@ -32,7 +34,19 @@ UNKNOWN = (
     "nobody here is known by your Slack account, so this was not taken: ask whoever runs this server to give your "
     "API key your e-mail address or your Slack id"
 )
+NOT_READ = "files in Slack are not read here"
 FORBIDDEN = "you are not allowed to {} here, so this was not taken: your API key needs the scope {}"
+
+
+class SharedFile(BaseModel):
+    """A file that hangs on a message."""
+
+    name: str | None = None
+
+    @property
+    def shown_name(self) -> str:
+        """Its name, as a message may hold it."""
+        return one_line(self.name or "", MAX_NAME) or "without a name"
 
 
 class Message(BaseModel):
@@ -41,6 +55,7 @@ class Message(BaseModel):
     Attributes:
         team: The workspace in Slack.
         thread_ts: The message that its thread hangs on.
+        files: What hangs on it. Slack sends no contents.
     """
 
     team: Team
@@ -49,6 +64,7 @@ class Message(BaseModel):
     ts: Ts
     user: User
     text: str
+    files: list[SharedFile] = Field(default_factory=list["SharedFile"])
 
     @property
     def source_id(self) -> str:
@@ -90,7 +106,12 @@ def message_of(payload: dict[str, Any]) -> Message | None:
     if not event.get("user") or not event.get("thread_ts") or event["thread_ts"] == event.get("ts"):
         return None
     try:
-        return Message.model_validate({**event, "team": payload.get("team_id"), "text": event.get("text") or ""})
+        said: Json = {
+            "team": payload.get("team_id"),
+            "text": event.get("text") or "",
+            "files": event.get("files") or [],
+        }
+        return Message.model_validate({**event, **said})
     except ValidationError as error:
         raise _malformed(error) from error
 
@@ -173,10 +194,16 @@ class SlackDoor:
         if writer is None:
             return await self._door.refuse(answer, FORBIDDEN.format("answer", WRITE) if found else UNKNOWN)
         answer = self._answer(thread, said, said.ts, writer)
-        text = plain_text(said.text)
+        text, names = plain_text(said.text), [file.shown_name for file in said.files]
         if not text:
-            return await self._door.refuse(answer, "there was no text in it")
-        return await self._door.message(answer, text)
+            return await self._door.refuse(answer, f"there was no text in it{f', and {NOT_READ}' if names else ''}")
+        if not names:
+            return await self._door.message(answer, text)
+        left_out = (
+            f"{NOT_READ[0].upper()}{NOT_READ[1:]}, so this was left out: {', '.join(names)}. Your text was taken."
+        )
+        whole = "\n\n".join([text, *(NOT_KEPT.format(name, NOT_READ) for name in names)])
+        return await self._door.message(answer, whole, left_out=left_out)
 
     async def click(self, click: Click) -> Answered | None:
         """Take a decision; None when the thread is none of ours. A second click finds it decided.
