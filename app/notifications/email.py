@@ -12,7 +12,7 @@ from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from app.errors import DeliveryRefused
 from app.notifications.channel import Address, Envelope, Means, SendResult
@@ -100,6 +100,8 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
     except ValueError as error:
         raise DeliveryRefused(f"the mail can't be addressed: {one_line(str(error), 200)}") from error
     message.set_content(mail.text, cte="quoted-printable")
+    # Without one of ours, the library looks through the mail for a boundary that is not in it.
+    message.make_alternative(boundary=f"=_{uuid4().hex}")
     message.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     for file in envelope.linked:
         if contents and file.id in contents:

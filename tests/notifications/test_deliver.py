@@ -23,7 +23,7 @@ from app.notifications.notice import Notice
 from app.settings import Settings
 from tests.cluster import session_cluster
 from tests.notifications.conftest import CONVERSATION, RUN, TASK, WORKSPACE, make_notice, seen
-from tests.notifications.servers import MailServer, SlackStandIn
+from tests.notifications.servers import MailServer, ShortTempered, SlackStandIn
 
 MakeMeans = Callable[..., Means]
 MAIL = NotificationConfig.model_validate({"channels": ["email"], "email_address": "user@example.com"})
@@ -215,6 +215,43 @@ async def test_a_dead_senders_delivery_is_taken_over_and_its_late_word_ignored(
     await late._deliver(stale)  # it failed, but the row keeps what the holder of the later fence said
     (row,) = await rows(database)
     assert (row["state"], row["attempts"], row["fence"]) == ("sent", 2, 2)
+
+
+async def test_of_those_marked_together_each_has_its_own_fence(database: Database, means: MakeMeans) -> None:
+    for seq in (7, 8, 9):
+        await put(database, event_seq=seq)
+    sender = Sender(database, means())
+    async with database.connection() as conn:
+        claimed = await claim(conn, 5)
+    await database.execute("update deliveries set fence = fence + 1 where event_seq = 8")  # Another has taken it over.
+    await asyncio.gather(*map(sender._deliver, claimed))
+    found = {row["event_seq"]: (row["state"], row["fence"]) for row in await rows(database)}
+    assert found == {7: ("sent", 1), 8: ("sending", 2), 9: ("sent", 1)}
+
+
+async def test_what_was_captured_is_said_of_each_of_those_marked_together(database: Database, means: MakeMeans) -> None:
+    for seq in range(1, 9):
+        await put(database, event_seq=seq)
+    await Sender(database, means()).send_due()
+    told = [
+        (row["state"], row["message_id"].strip("<>").partition("@")[0] in row["reason"]) for row in await rows(database)
+    ]
+    assert told == [("sent", True)] * 8
+
+
+async def test_a_server_that_ends_its_connections_in_a_batch_loses_and_doubles_nothing(
+    database: Database, means: MakeMeans
+) -> None:
+    for seq in range(1, 31):
+        await put(database, event_seq=seq)
+    async with ShortTempered(most=2, at="MAIL", says="421 too many mails") as server:
+        sender = Sender(database, means(smtp_host="127.0.0.1", smtp_port=server.port))
+        while await sender.send_due(5):
+            pass
+    found = await rows(database)
+    assert {(row["state"], row["attempts"]) for row in found} == {("sent", 1)}
+    assert sorted(mail["Message-ID"] for mail in server.mails) == sorted(row["message_id"] for row in found)
+    assert len(server.sessions) == 15
 
 
 async def test_a_delivery_that_takes_its_senders_down_is_given_up(database: Database, means: MakeMeans) -> None:

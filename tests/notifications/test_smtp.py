@@ -3,82 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from app.errors import DeliveryFailed
 from app.notifications.email import compose
 from app.notifications.smtp import Smtp
 from tests.notifications.conftest import make_envelope, make_notice, make_settings
-from tests.notifications.servers import MailServer
-
-At = Literal["RSET", "MAIL", "RCPT", "DATA"]
-
-
-@dataclass
-class ShortTempered(MailServer):
-    """Takes so many mails over one connection; then it answers at one of its words with what `says`, or drops the line."""
-
-    most: int = 1_000
-    at: At = "RSET"
-    says: str | None = None
-    sessions: list[Session] = field(default_factory=list)
-    begun: list[str] = field(default_factory=list)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    _taken: dict[int, int] = field(default_factory=dict)
-
-    async def handle_EHLO(
-        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
-    ) -> list[str]:
-        self.sessions.append(session)
-        session.host_name = hostname
-        return responses
-
-    async def _enough(self, at: At, server: SMTP, session: Session) -> str | None:
-        if self.at != at or self._taken.get(id(session), 0) < self.most:
-            return None
-        if self.says == "nothing":
-            try:
-                await self.over.wait()
-            except asyncio.CancelledError:  # The other side has closed the connection.
-                self.left.set()
-                raise
-        if self.says is None or self.says == "nothing":
-            server.transport.close()
-        return self.says or "451 never heard"
-
-    async def handle_RSET(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        return await self._enough("RSET", server, session) or "250 forgotten"
-
-    async def handle_MAIL(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        said = await self._enough("MAIL", server, session)
-        envelope.mail_from = None if said else address
-        return said or "250 ok"
-
-    async def handle_RCPT(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        said = await self._enough("RCPT", server, session)
-        return said or await super().handle_RCPT(server, session, envelope, address, options)
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        self.begun.append(envelope.rcpt_tos[0])
-        if said := await self._enough("DATA", server, session):
-            return said
-        reply = await super().handle_DATA(server, session, envelope)
-        self._taken[id(session)] = self._taken.get(id(session), 0) + reply.startswith("2")
-        return reply
-
-    async def handle_QUIT(self, server: SMTP, session: Session, envelope: Envelope) -> str:
-        self.left.set()
-        return "221 bye"
+from tests.notifications.servers import At, MailServer, ShortTempered
 
 
 @pytest.fixture
