@@ -5,9 +5,9 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.headerregistry import HeaderRegistry
+from email.headerregistry import BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, Policy
 from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,14 @@ from app.notifications.text import one_line
 MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,400}>")
 
 
+class _Written(UnstructuredHeader, BaseHeader):
+    """Ids and URLs as they are, one to a line: the library takes a long one for text and encodes it, and nobody could read it."""
+
+    def fold(self, *, policy: "Policy[Any]") -> str:
+        """The header's lines."""
+        return f"{self.name}: {(policy.linesep + ' ').join(self.split())}{policy.linesep}"
+
+
 class _Headers(HeaderRegistry):
     """The library makes a class for each header of each mail, a quarter of all composing. One for each name is enough."""
 
@@ -31,7 +39,10 @@ class _Headers(HeaderRegistry):
         return _class_of(name)
 
 
-_class_of = cache(HeaderRegistry().__getitem__)  # Of our names alone, which are few.
+_registry = HeaderRegistry()
+for _name in ("List-Unsubscribe", "In-Reply-To", "References"):
+    _registry.map_to_type(_name, _Written)
+_class_of = cache(_registry.__getitem__)  # Of our names alone, which are few.
 POLICY = SMTP.clone(header_factory=_Headers())
 
 

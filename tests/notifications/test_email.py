@@ -234,3 +234,14 @@ async def test_five_megabytes_make_a_mail_of_ordinary_size(means: MakeMeans, ser
     body = mail.get_body(("plain",))
     assert body is not None
     assert "The rest is in the conversation" in body.get_content()
+
+
+def test_ids_and_urls_stand_as_they_are_however_long() -> None:
+    """RFC 2369 and RFC 5322 want them bare; parsed again they would look right in either spelling."""
+    link = f"https://parley.example.com/unsubscribe/{'A' * 300}"
+    answered = f"<{'B' * 300}@mail.example.com>"
+    notice = replace(make_notice(), thread={"in_reply_to": answered})
+    raw = compose(replace(make_envelope(notice), unsubscribe_url=link), "parley@example.com").as_bytes()
+    assert f"\r\nList-Unsubscribe: <{link}>\r\n".encode() in raw
+    assert f"\r\nIn-Reply-To: {answered}\r\n".encode() in raw
+    assert f"\r\nReferences: <{CONVERSATION}@parley.example.com>\r\n {answered}\r\n".encode() in raw
