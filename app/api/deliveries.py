@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import Query, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -137,19 +137,30 @@ async def get_delivery(delivery_id: UUID, caller: Reader) -> DeliveryOut:
 
 
 @router.post("/deliveries/resend", summary="Send deliveries again by filter")
-async def resend_many(body: BulkResend, caller: Writer) -> BulkResent:
+async def resend_many(body: BulkResend, caller: Writer, key: Idempotent) -> BulkResent:
     """Each gets a new delivery; one that was sent again before is left out, so that a second call goes on."""
     async with caller.transaction() as session:
+        if body.dry_run:
+            return BulkResent(count=len(await _found(session, caller.workspace_id, body.filter)))
+        await _one_at_a_time(session, caller)
+        if repeat := await key.made(session, caller):
+            return BulkResent(count=int(repeat.id))
         found = await _found(session, caller.workspace_id, body.filter)
-        if not body.dry_run:
-            session.add_all([_again(old, new_id(), caller) for old in found])
-            await session.flush()
-            told = body.filter.model_dump(mode="json", exclude_none=True)
-            entry = caller.entry("deliveries.resend", "deliveries", "filter", filter=told, count=len(found))
-            audit.record(session, entry)
-    if not body.dry_run:
-        caller.engine.bell.ring()
+        await key.claim(session, caller, "deliveries", len(found))
+        session.add_all([_again(old, new_id(), caller) for old in found])
+        await session.flush()
+        told = body.filter.model_dump(mode="json", exclude_none=True)
+        audit.record(session, caller.entry("deliveries.resend", "deliveries", "filter", filter=told, count=len(found)))
+    caller.engine.bell.ring()
     return BulkResent(count=len(found))
+
+
+# Invariant: a call by filter sends each at most once. Who looks whether one was sent again sees all who did before.
+LOCK = text("select pg_advisory_xact_lock(hashtextextended(:workspace, 7031996))")
+
+
+async def _one_at_a_time(session: AsyncSession, caller: Caller) -> None:
+    await session.execute(LOCK, {"workspace": str(caller.workspace_id)})
 
 
 async def _found(session: AsyncSession, workspace_id: UUID, of: Filter) -> Sequence[Delivery]:
@@ -179,6 +190,7 @@ async def resend(delivery_id: UUID, caller: Writer, key: Idempotent, response: R
     async with caller.transaction() as session:
         repeat = await key.claim(session, caller, "delivery", new)
         if repeat is None:
+            await _one_at_a_time(session, caller)
             await _copy(session, caller, delivery_id, new)
         row = await find(session, caller.workspace_id, repeat.uuid if repeat else new)
     caller.engine.bell.ring()

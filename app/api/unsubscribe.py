@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from app.api.access import engine_of
+from app.api.access import count_forger, engine_of
 from app.api.strict import RESPONSES
 from app.errors import NotFound
 from app.notifications import mutes
@@ -34,6 +34,7 @@ async def _subscription(token: str, request: Request) -> AsyncIterator[Subscript
     engine = engine_of(request)
     found = await mutes.find(engine.database, engine.settings, token)
     if found is None:
+        await count_forger(request)
         raise NotFound("this link is not valid any more")
     yield found
 

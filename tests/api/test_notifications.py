@@ -7,6 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from app.api.limits import Limit
 from app.db import DEFAULT_WORKSPACE, Database
 from app.models import new_id
 from app.notifications import NotificationConfig, mutes, plan
@@ -119,6 +120,29 @@ async def test_deliveries_are_sent_again_by_filter_and_each_once(client: httpx.A
     assert some.json() == {"count": 0}
 
 
+async def test_calls_at_once_send_each_delivery_again_once(client: httpx.AsyncClient, database: Database) -> None:
+    for _ in range(3):
+        await a_delivery(database, client)
+    body = {"filter": {"state": "dead"}}
+    done = await asyncio.gather(*(client.post("/deliveries/resend", json=body) for _ in range(6)))
+    assert sorted(each.json()["count"] for each in done) == [0, 0, 0, 0, 0, 3]
+    assert await database.fetchval("select count(*) from deliveries where resend_of is not null") == 3
+
+
+async def test_a_call_by_filter_that_is_sent_again_tells_the_same(
+    client: httpx.AsyncClient, database: Database
+) -> None:
+    await a_delivery(database, client)
+    body, headers = {"filter": {"state": "dead"}}, {"Idempotency-Key": "again"}
+    first = await client.post("/deliveries/resend", json=body, headers=headers)
+    await a_delivery(database, client)
+    second = await client.post("/deliveries/resend", json=body, headers=headers)
+    assert (first.json(), second.json()) == ({"count": 1}, {"count": 1})
+    other = await client.post("/deliveries/resend", json={"filter": {"state": "sent"}}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    assert (await client.post("/deliveries/resend", json=body)).json() == {"count": 1}
+
+
 async def test_the_rules_of_a_workspace_are_kept_and_audited(client: httpx.AsyncClient, database: Database) -> None:
     nothing = (await client.get("/settings/notifications")).json()
     assert set(nothing.values()) == {None}
@@ -156,3 +180,12 @@ async def test_opening_the_link_changes_nothing_and_one_post_unsubscribes(
     assert "Unsubscribe?" in again.text
     assert await database.fetchval("select count(*) from mutes") == 0
     assert (await client.post(path[:-1], data=one_click)).status_code == 404
+
+
+async def test_who_tries_out_links_is_slowed_down(
+    guarded: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.api.access.FORGERS", Limit("forger", 3, shared=False))
+    forged = mutes.unsubscribe_url(settings, new_id()).removeprefix(settings.base_url)
+    statuses = [(await guarded.post(forged[:-1])).status_code for _ in range(5)]
+    assert statuses == [404, 404, 404, 429, 429]
