@@ -10,12 +10,13 @@ and maps wall times to instants itself, by Debian's rule for clock changes:
 """
 
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
+from typing import cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from cron_descriptor import ExpressionDescriptor, Options  # pyright: ignore[reportMissingTypeStubs]
@@ -38,8 +39,10 @@ MAX_LENGTH = 250
 SECOND = timedelta(seconds=1)
 # Offsets never change twice within a week in any zone with future rules (Morocco's pair is a month apart).
 STRIDE = timedelta(days=7)
+AHEAD = timedelta(days=50 * 365.25)  # As far as cronsim looks for one match.
 EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2400, 1, 1, tzinfo=UTC)
 ITEM = re.compile(r"(?P<first>\*|[0-9]{1,2}|[A-Z]{3})(?:-(?P<last>[0-9]{1,2}|[A-Z]{3}))?(?:/(?P<step>[0-9]{1,3}))?")
+STEPS = re.compile(r"(?P<first>\*|[0-9]+)/(?P<step>[0-9]+)")
 ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
 
 
@@ -74,6 +77,9 @@ FIELDS = (
     Field("month", 1, 12, MONTHS),
     Field("day of week", 0, 7, WEEKDAYS),
 )
+DAY_FIELDS = (2, 4)
+# How many values a field goes through before it begins again; weeks and months fit no number of days.
+TURNS = {"minute": 60, "hour": 24, "month": 12}
 
 
 @dataclass(frozen=True)
@@ -202,9 +208,13 @@ def describe(expression: str, timezone: str) -> str:
 
 
 def preview(expression: str, timezone: str, count: int, start: datetime) -> Preview:
-    """The sentence and the next `count` instants after `start`, with notes on clock changes."""
+    """The sentence and the next `count` instants after `start`, at most fifty years ahead, with notes on clock changes.
+
+    It takes a while for an expression that is rarely due: not for an event loop.
+    """
     schedule, where = parse(expression), zone(timezone)
-    dues = list(islice(_instants(schedule, where, start), count))
+    end = min(start.astimezone(UTC) + AHEAD, LATEST)
+    dues = list(islice(takewhile(lambda due: due < end, _instants(schedule, where, start)), count))
     steps = pairwise([start.astimezone(UTC), *dues])
     instants = [Instant(due, due.astimezone(where), _note(schedule, where, before, due)) for before, due in steps]
     return Preview(_describe(schedule, where), timezone, instants)
@@ -354,22 +364,30 @@ def _bisect(where: ZoneInfo, low: datetime, high: datetime) -> Change:
 
 
 def _describe(schedule: Schedule, where: ZoneInfo) -> str:
-    minute, hour, day, month, weekday = schedule.fields
     options = Options(locale_code="en_US", use_24hour_time_format=True)
-    words = str(ExpressionDescriptor(" ".join((minute, hour, day, month, _listed(weekday))), options))
+    read = CronSim(schedule.plain, datetime(2000, 1, 1))  # noqa: DTZ001 - only its sets are read
+    weekdays = {cast("int", each) % 7 for each in read.weekdays}
+    values = (read.minutes, read.hours, read.days, read.months, weekdays)
+    said = " ".join(map(_sayable, FIELDS, schedule.fields, values))
+    words = str(ExpressionDescriptor(said, options))
     # A star in either day field means both must match (Debian's rule); the sentence says "or".
-    if day.startswith("*") or weekday.startswith("*"):
+    if any(schedule.fields[place].startswith("*") for place in DAY_FIELDS):
         words = words.replace(", or on ", ", and only on ")
     return f"{words} ({where.key})"
 
 
-def _listed(weekday: str) -> str:
-    """Weekday steps as the days they mean: "every 2 days of the week" helps nobody."""
-    if "/" not in weekday:
-        return weekday
-    week = datetime(2023, 1, 1)  # noqa: DTZ001 - any Sunday
-    days = CronSim(f"0 0 * * {weekday}", week - SECOND)
-    return ",".join(sorted({str(due.isoweekday() % 7) for due in islice(days, 7)}))
+def _sayable(field: Field, text: str, values: Collection[int]) -> str:
+    """A field whose steps are the same all round; else the values it has: `*/45` is not every 45 minutes but 0 and 45."""
+    if "/" not in text or _is_even(field, text):
+        return text
+    return "*" if len(values) == field.high - field.low + 1 else ",".join(map(str, sorted(values)))
+
+
+def _is_even(field: Field, text: str) -> bool:
+    found, turn = STEPS.fullmatch(text), TURNS.get(field.name)
+    if found is None or turn is None or turn % int(found["step"]):
+        return False
+    return found["first"] == "*" or int(found["first"]) - field.low < int(found["step"])
 
 
 def _note(schedule: Schedule, where: ZoneInfo, before: datetime, due: datetime) -> str | None:

@@ -258,7 +258,18 @@ def test_the_search_knows_how_crontab_reads_days_names_and_stars() -> None:
     [
         ("0 9 * * MON-FRI", "At 09:00, Monday through Friday (Europe/Berlin)"),
         ("0 0 1,15 * 1", "At 00:00, on day 1 and 15 of the month, or on Monday (Europe/Berlin)"),
-        ("0 0 */2 * 1", "At 00:00, every 2 days, and only on Monday (Europe/Berlin)"),
+        ("0 0 */16 * 1", "At 00:00, on day 1 and 17 of the month, and only on Monday (Europe/Berlin)"),
+        ("0 0 */1 * 1", "At 00:00, only on Monday (Europe/Berlin)"),
+        ("*/15 * * * *", "Every 15 minutes (Europe/Berlin)"),
+        ("*/100 * * * *", "Every hour (Europe/Berlin)"),
+        ("59/59 * * * *", "At 59 minutes past the hour (Europe/Berlin)"),
+        ("*/45 * * * *", "At 0 and 45 minutes past the hour (Europe/Berlin)"),
+        ("30/20 9 * * *", "At 30 and 50 minutes past the hour, at 09:00 (Europe/Berlin)"),
+        ("5/15 * * * *", "Every 15 minutes, starting at 5 minutes past the hour (Europe/Berlin)"),
+        ("*/30,7 * * * *", "At 0, 7, and 30 minutes past the hour (Europe/Berlin)"),
+        ("0 */6 * * *", "Every 6 hours (Europe/Berlin)"),
+        ("0 */10 * * *", "At 00:00, 10:00 and 20:00 (Europe/Berlin)"),
+        ("0 0 1 */5 *", "At 00:00, on day 1 of the month, only in January, June, and November (Europe/Berlin)"),
         ("0 0 * * */2", "At 00:00, only on Sunday, Tuesday, Thursday, and Saturday (Europe/Berlin)"),
         ("0 0 * * */7", "At 00:00, only on Sunday (Europe/Berlin)"),
         ("@hourly", "Every hour (Europe/Berlin)"),
@@ -297,6 +308,21 @@ def test_a_preview_notes_repeated_times() -> None:
         "clocks go back 60 min on 2026-10-25 at 03:00; 02:00 comes twice on 2026-10-25; this is the second"
     )
     assert after is None
+
+
+@pytest.mark.parametrize("expression", ["0 0 29 2 */7", "0 0 29 2 *", "0 0 1 1 *"])
+def test_a_preview_looks_fifty_years_ahead_and_no_further(expression: str) -> None:
+    start = at("2026-11-21")
+    found = [due.utc for due in preview(expression, "UTC", 100, start).next]
+    assert found == due_between(expression, "UTC", start, at("2076-11-21"), 100)
+    assert 0 < len(found) <= 50
+    assert preview("@yearly", "UTC", 5, at("2399-06-01")).next == []
+
+
+def test_a_preview_notes_changes_that_are_a_month_apart() -> None:
+    """Morocco puts its clocks back for Ramadan only."""
+    back, forward = "clocks go back 60 min on 2026-02-15 at 03:00", "clocks go forward 60 min on 2026-03-22 at 02:00"
+    assert notes("0 12 23 3 *", "Africa/Casablanca", "2026-02-14T12:00", 1) == [f"{back}; {forward}"]
 
 
 def test_a_preview_of_rare_instants_counts_changes() -> None:
