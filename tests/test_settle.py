@@ -15,7 +15,7 @@ from app.executor.engine import LOCK_HEAD
 from app.messages import prompt
 from app.models import new_id
 from app.runs import Claim, NewMessage, RunState, Usage, Write, detach, park
-from app.settle import Outcome, Settlement, Settlements, cancelled, failed, settle
+from app.settle import Outcome, Settlement, Settlements, announce_steps, cancelled, failed, settle
 from tests.engine import World, world
 
 __all__ = ["world"]
@@ -226,6 +226,22 @@ async def test_a_queued_run_that_is_cancelled_is_told_of_too(world: World) -> No
     assert settled.work_is_due
     (delivery,) = await world.database.fetch("select * from deliveries")
     assert (delivery["event"], delivery["run_id"]) == ("run.cancelled", accepted.run_id)
+
+
+async def test_a_run_ends_whose_task_tells_by_a_channel_that_is_gone(world: World) -> None:
+    gone = {"channels": ["pager"], "on": ["started", "completed"]}
+    task = await a_task(world, notification_config=gone)
+    held = await world.one(run={"task_id": task})
+    async with world.database.engine_tx() as connection:
+        assert not await announce_steps(connection, world.settings, held.run_id, held.conversation_id)
+    await world.settle(held, DONE, held.fenced)
+    assert (await world.run(held.run_id))["state"] == "completed"
+    rows = await world.database.fetch("select event, channel, state, reason from deliveries order by event_seq")
+    why = "this version has no channel 'pager'"
+    assert [tuple(row) for row in rows] == [
+        ("run.started", "pager", "suppressed", why),
+        ("run.completed", "pager", "suppressed", why),
+    ]
 
 
 async def test_a_task_is_paused_after_so_many_failures(world: World) -> None:

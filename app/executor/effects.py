@@ -25,6 +25,7 @@ from app.messages import clean_text
 from app.models import Run
 from app.notifications import Notice, NotificationConfig, plan
 from app.notifications.deliver import insert as insert_deliveries
+from app.notifications.registry import CHANNELS
 from app.queue import Bell
 from app.settings import Settings
 from app.settle import announce_steps
@@ -218,7 +219,7 @@ def _config(about: Row, channel: str | None, *, default_slack: bool) -> Notifica
         "slack": default_slack or task.slack_webhook_url or task.slack_channel,
         "webhook": task.callback_url,
     }
-    channels = [name for name in {*task.channels, *reached} if reached.get(name, True)]
+    channels = [name for name in {*task.channels, *reached} if name in CHANNELS and reached.get(name, True)]
     if channel is not None:
         channels = [name for name in channels if name == channel]
     if not channels:

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     WithJsonSchema,
     field_serializer,
     model_validator,
@@ -55,14 +56,15 @@ Channel = Literal["email", "slack", "webhook"]
 EventName = Literal["started", "progress", "waiting", "completed", "failed", "cancelled", "recovered", "budget"]
 DEFAULT_EVENTS: tuple[EventName, ...] = ("completed", "failed", "waiting")
 EXTENDED: dict[str, None] = {}  # Channels that extensions add, in their order.
+STORED = {"stored": True}  # Says to the validation that a config was checked when it was written.
 
 AllowsUrl = Callable[[str], bool]
 
 
-def _offered(name: str) -> str:
-    """The name of a channel that there is."""
+def _offered(name: str, info: ValidationInfo) -> str:
+    """The name of a channel that there is, or that there was when the config was stored."""
     known = [*get_args(Channel), *EXTENDED]
-    if name not in known:
+    if name not in known and info.context is not STORED:
         raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": _either(known)})
     return name
 
@@ -227,8 +229,8 @@ class NotificationConfig(Rules):
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """The config of a task row, its secrets masked; None when the task has none."""
-        return cls.model_validate(shown(stored)) if stored is not None else None
+        """The config of a task row, its secrets masked, with channels that may be gone; None when the task has none."""
+        return cls.model_validate(shown(stored), context=STORED) if stored is not None else None
 
 
 def shown(stored: Mapping[str, Any]) -> dict[str, Any]:

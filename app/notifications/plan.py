@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 from app.notifications.channel import Address
 from app.notifications.config import NotificationConfig
 from app.notifications.notice import OUTCOMES, Notice
-from app.notifications.registry import CHANNELS
+from app.notifications.registry import addresses
 
 # Message ids are derived from what a delivery is for, so that they are the same however often it is planned.
 MESSAGE_IDS = UUID("6f3b1c8e-2a5d-4c57-9d0e-7b1f4f7a5c21")
@@ -48,7 +48,7 @@ def plan(notice: Notice, config: NotificationConfig | None, *, default_slack: bo
     return [
         _delivery(notice, channel, address, silence)
         for channel in config.channels
-        for address in CHANNELS[channel].addresses(config, default_slack=default_slack)
+        for address in addresses(channel, config, default_slack=default_slack)
     ]
 
 

@@ -2,7 +2,8 @@
 
 from app.errors import ConfigurationError
 from app.notifications import config
-from app.notifications.channel import Channel
+from app.notifications.channel import Address, Channel
+from app.notifications.config import NotificationConfig
 from app.notifications.email import EmailChannel
 from app.notifications.slack import SlackChannel
 from app.notifications.webhook import WebhookChannel
@@ -12,6 +13,13 @@ CHANNELS: dict[str, type[Channel]] = {
     "slack": SlackChannel,
     "webhook": WebhookChannel,
 }
+
+
+def addresses(channel: str, config: NotificationConfig, *, default_slack: bool) -> list[Address]:
+    """Where a config sends to by a channel; by one whose extension was taken away nowhere, and that is said."""
+    if channel not in CHANNELS:
+        return [Address(channel, f"this version has no channel {channel!r}")]
+    return CHANNELS[channel].addresses(config, default_slack=default_slack)
 
 
 def add_channel(name: str, kind: type[Channel]) -> None:

@@ -82,3 +82,12 @@ def test_a_notice_comes_back_from_its_row() -> None:
 def test_a_long_text_is_capped_in_the_row() -> None:
     notice = replace(make_notice(), text="x" * 1_000_000, title="t" * 5_000)
     assert len(str(notice.payload())) < MAX_TEXT + 2_000
+
+
+def test_a_channel_that_is_gone_is_recorded_with_the_reason() -> None:
+    stored = {"channels": ["pager", "email"], "email_address": "a@b.c", "on": ["completed"]}
+    planned = plan(make_notice(), NotificationConfig.from_stored(stored), default_slack=True)
+    assert [(each.channel, each.state, each.reason) for each in planned] == [
+        ("pager", "suppressed", "this version has no channel 'pager'"),
+        ("email", "pending", None),
+    ]
