@@ -102,6 +102,14 @@ class Town:
     async def waiting(self, run_id: UUID) -> Row:
         return await self.world.until(run_id, lambda row: row["state"] == "queued" and row["breakers"] is not None)
 
+    async def cancel(self, *run_ids: UUID) -> None:
+        """End runs that have long answers."""
+        for run_id in run_ids:
+            row = await self.world.run(run_id)
+            await self.engines[0].cancel(row["workspace_id"], run_id, row["conversation_id"], None)
+        for run_id in run_ids:
+            await self.world.ended(run_id)
+
     async def why(self, run_id: UUID) -> Any:
         return (await reasons(self.world.database, [run_id]))[run_id]
 
@@ -170,7 +178,7 @@ async def test_while_it_is_open_nobody_asks_but_the_probe(town: Town) -> None:
 
 async def test_many_waiting_runs_send_one_probe(town: Town) -> None:
     """The provider answers slowly: the probe of one process is under way while all others could try."""
-    await town.world.agent("slow", model="openai-chat:slow-600ms")
+    await town.world.agent("slow", model="openai-chat:slow-300ms")
     await town.open()
     await town.rest(60)
     waiting = await town.submit(12, agent="slow")
@@ -203,10 +211,8 @@ async def test_others_wait_for_the_first_words_of_a_probe_and_not_for_its_end(to
     async with asyncio.timeout(5):  # Its whole answer takes eight seconds.
         while await town.breaker() is not None:
             await asyncio.sleep(0.01)
-    row = await town.world.run(slow)
-    assert row["state"] == "running"
-    await town.engines[0].cancel(row["workspace_id"], slow, row["conversation_id"], None)
-    await town.world.ended(slow)
+    assert (await town.world.run(slow))["state"] == "running"
+    await town.cancel(slow)
 
 
 async def test_a_probe_that_nobody_renews_is_followed_by_another(town: Town) -> None:
@@ -281,6 +287,7 @@ async def test_a_prober_that_is_killed_is_followed_by_another(
         assert (await world.ended(run))["state"] == "completed"
         row = await world.until(slow, lambda row: row["crash_count"] == 1)
         assert row["attempt"] == 1
+        await town.cancel(slow)
 
 
 async def test_a_probe_that_is_cancelled_leaves_its_place_at_once(
@@ -299,9 +306,7 @@ async def test_a_probe_that_is_cancelled_leaves_its_place_at_once(
         async with asyncio.timeout(5):
             while not town.engines[0].running.get(slow) or town.provider.asked[-1].model != "slow-5000ms":
                 await asyncio.sleep(0.01)
-        row = await world.run(slow)
-        await town.engines[0].cancel(row["workspace_id"], slow, row["conversation_id"], None)
-        await world.ended(slow)
+        await town.cancel(slow)
         (run,) = await town.submit()
         assert (await world.ended(run, 5))["state"] == "completed"
 
@@ -318,6 +323,7 @@ async def test_a_probe_under_way_keeps_its_place_for_longer_than_a_lease(town: T
     await town.rest(0)
     await asyncio.sleep(1.3)
     assert town.asked - asked == 1
+    await town.cancel(*waiting)
 
 
 async def test_failures_of_two_processes_are_one_streak(
