@@ -29,6 +29,7 @@ from app.errors import (
     DatabaseUnavailable,
     EffectUnknown,
     InvalidArguments,
+    InvalidRequest,
     LeaseLost,
     ParleyError,
     RunFailed,
@@ -45,6 +46,7 @@ from app.providers import cost_of
 from app.redaction import without_known
 from app.runs import Usage, Write
 from app.settings import Settings
+from app.tasks.say import check_prompt
 from app.tools import Park, ParkKind, Risk, Tool
 from app.tools.approval import ApprovalRule, first_rule, never, rules_of, stricter, with_defaults
 from app.tools.clock import CallClock
@@ -312,6 +314,8 @@ class Toolbox:
             fitting(tool.parameters, arguments)
             if tool.check:
                 tool.check(arguments)
+            if tool.name == "schedule_task":
+                _check_prompt(arguments["prompt"])  # A template of tasks, which tools know nothing of.
         except InvalidArguments as error:
             said = clean_text(error.detail, 2000)
             record = replace(call.record, state="failed", error=said, result={"retry": True})
@@ -433,3 +437,10 @@ def _refusal(decision: Json, what: str) -> str:
 
 def _as_told(said: str, *, retry: bool) -> Exception:
     return ModelRetry(said) if retry else Failed(said)
+
+
+def _check_prompt(prompt: str) -> None:
+    try:
+        check_prompt(prompt)
+    except InvalidRequest as error:
+        raise InvalidArguments(f"prompt: {error.detail}") from error
