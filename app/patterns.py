@@ -89,6 +89,7 @@ PATTERNS: dict[str, Pattern] = {
 
 # Tools that come with a pattern, and that an agent need not name.
 PATTERN_TOOLS = frozenset(tool for pattern in PATTERNS.values() for tool in pattern.tools)
+RUNS_A_MINUTE = 60  # Started by the calls of one triggered task, unless it says otherwise.
 
 
 def pattern_named(name: str, *, field: str = "pattern_type") -> Pattern:

@@ -20,6 +20,7 @@ Verifier = Callable[[Mapping[str, str], bytes, Sequence[str]], bool]
 # How old or how far ahead a signed instant may be; Standard Webhooks, Stripe and Slack all name five minutes.
 WINDOW_SECONDS = 300
 STANDARD_PREFIX = "whsec_"
+SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field that secrets are sealed for
 SHORTEST_KEY = 16
 UNIX_TIME = re.compile(r"[0-9]{1,11}", re.ASCII)
 

@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 
 from app.db import Database
+from app.errors import DatabaseUnavailable
 from app.settings import Settings
 from tests.faults.schedulers import PROGRAM, check, rehearse
 from tests.tasks.tasks import Desk
@@ -84,6 +85,25 @@ async def test_it_is_on_the_list_of_processes_while_it_lives(desk: Desk, setting
     await until(desk, "select pid from workers where kind = 'scheduler' and id = $1", scheduler.owner)
     await scheduler.stop()
     assert await desk.database.fetchval("select count(*) from workers") == 0
+
+
+async def test_one_that_can_not_look_is_not_there(
+    desk: Desk, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what came due meanwhile would not count as late: see `watched_since`."""
+    scheduler = Scheduler(settings, desk.database)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable("PostgreSQL is not available")
+
+    with monkeypatch.context() as cut:
+        cut.setattr("workers.scheduler.fire_due", away)
+        await scheduler.tick()
+        await scheduler._beat()
+        assert await desk.database.fetchval("select count(*) from workers") == 0
+    await scheduler.tick()
+    await scheduler._beat()
+    assert await desk.database.fetchval("select count(*) from workers") == 1
 
 
 async def test_it_outlives_a_cut_connection(desk: Desk, settings: Settings) -> None:

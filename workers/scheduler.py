@@ -47,6 +47,7 @@ class Scheduler:
         self._bell = Bell(settings.doorbell_dsn())
         self._timer = AsyncIOScheduler(timezone=UTC, job_defaults=JOB_DEFAULTS)
         self._looking = asyncio.Lock()
+        self._cut_off = False
         self.owner = f"scheduler:{process_name()}:{new_id()}"
 
     async def start(self) -> None:
@@ -79,7 +80,9 @@ class Scheduler:
             try:
                 await self._fire_all()
                 self._arm(await seconds_to_next(self._database))
+                self._cut_off = False
             except DatabaseUnavailable as error:
+                self._cut_off = True
                 log.warning("scheduler.database_away", detail=error.detail)
             except Exception:  # a defect in one look must not end the looking
                 log.exception("scheduler.look_broke")
@@ -108,6 +111,8 @@ class Scheduler:
             self._timer.add_job(self.tick, "date", run_date=due, id="next", replace_existing=True)
 
     async def _beat(self) -> None:
+        if self._cut_off:
+            return  # Who could not look was not there: first it accounts for what came due meanwhile.
         with contextlib.suppress(DatabaseUnavailable):
             await beat(self._database, self.owner, kind="scheduler")
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Row, Select, delete, func, select
+from sqlalchemy import Row, Select, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import audit, conversations
@@ -21,7 +21,7 @@ from app.conversations import Accepted, NewConversation, Turn
 from app.db import Connection
 from app.errors import Conflict, InvalidRequest, NotAvailable, NotFound
 from app.messages import Json, files_of
-from app.models import Agent, Conversation, Head, Message, new_id
+from app.models import Agent, Conversation, Head, Message, Task, new_id
 from app.patterns import PATTERNS, pattern_named
 
 router = resource("conversations")
@@ -277,6 +277,10 @@ async def remove(conversation_id: UUID, caller: Writer) -> None:
             raise NotFound(f"there is no conversation {conversation_id}")
         if open_runs:
             raise Conflict("a run of this conversation is open; cancel it first")
+        # A task that kept to it begins another one.
+        whose = select(Conversation.task_id).where(Conversation.id == conversation_id).scalar_subquery()
+        keeps = (Task.workspace_id == caller.workspace_id, Task.id == whose, Task.conversation_id == conversation_id)
+        await session.execute(update(Task).where(*keeps).values(conversation_id=None))
         await session.execute(
             delete(Conversation).where(
                 Conversation.workspace_id == caller.workspace_id, Conversation.id == conversation_id

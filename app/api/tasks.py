@@ -1,5 +1,6 @@
 """Tasks: stored, changed, started, and what became of their starts."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, cast
@@ -114,7 +115,7 @@ class FireOut(BaseModel):
     task_id: UUID
     kind: Literal["schedule", "manual"]
     due_at: datetime
-    due_until: datetime | None = Field(description="The last instant of a stretch that was missed.")
+    due_until: datetime | None = Field(description="The last instant of a stretch that was left out.")
     count: int = Field(description="Instants in the stretch.")
     outcome: Literal["run", "skipped", "missed"]
     reason: str | None
@@ -311,9 +312,10 @@ async def list_tasks(
 
 @router.post("/tasks/schedule/preview", summary="Preview a schedule")
 async def preview_schedule(body: PreviewBody, caller: Reads) -> PreviewOut:
-    """The schedule in words and its next instants, with a note on any clock change among them."""
+    """The schedule in words and its next instants within fifty years, with a note on any clock change among them."""
     start = body.start or await caller.database.fetchval("select now()")
-    found = cron.preview(body.schedule_expression, body.timezone, body.count, start)
+    # Rare instants are far to seek.
+    found = await asyncio.to_thread(cron.preview, body.schedule_expression, body.timezone, body.count, start)
     return PreviewOut.model_validate(found, from_attributes=True)
 
 

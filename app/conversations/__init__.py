@@ -5,7 +5,7 @@ All of them need an `engine_tx()`. What they answer is published, rung or execut
 
 from app.conversations.again import carry_on, fork, retry
 from app.conversations.begin import Beginning, Beginnings, Begun, begin
-from app.conversations.reply import Accepted, Turn, lock, reply, task_run
+from app.conversations.reply import Accepted, Turn, given_with, lock, reply, task_run
 from app.conversations.start import AgentRef, NewConversation, find_agent, start, title_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "carry_on",
     "find_agent",
     "fork",
+    "given_with",
     "lock",
     "reply",
     "retry",

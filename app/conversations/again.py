@@ -62,7 +62,7 @@ async def _stops_midway(connection: Connection, conversation_id: UUID, message_s
 
 
 RUN = """
-select r.id, r.conversation_id, r.number, r.state, r.task_id, r.priority, r.timeout_seconds, r.retry, r.output_schema,
+select r.id, r.conversation_id, r.number, r.state, r.task_id, r.fire_id, r.priority, r.timeout_seconds, r.retry, r.output_schema,
     r.concurrency_key, r.concurrency_limit, r.notification,
     case when r.started_at is null then (select count(*) from task_dependencies d where d.task_id = r.task_id)
         else 0 end as waits,
@@ -134,6 +134,7 @@ async def retry(
         "notification",
     )
     keep = {name: row[name] for name in columns} | {"retry_of": run_id}
+    keep["fire_id"] = row["fire_id"] if origin != "fork" else None  # A copy is no other try of the fire.
     said = reworded(row["body"], text) if row["body"] and text else row["body"]
     if origin == "failed_step" and row["consumed_seq"] is not None:
         text, said = None, None

@@ -109,6 +109,11 @@ def task_run(task: Row) -> Json:
     }
 
 
+def given_with(task: Any) -> Json:
+    """The data that came with a task."""
+    return {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
+
+
 # In a statement of its own: what is read after it is no older than the lock.
 LOCK = "select from heads where conversation_id = $1 and workspace_id = $2 for no key update"
 HEAD = f"""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from app.db import DEFAULT_WORKSPACE, Connection, Database
 from app.models import new_id
+from app.models.task import LAST_IS_OPEN
 from app.notifications.notice import Notice
 from app.notifications.plan import message_id
 from app.notifications.slack import ALERTS_LABEL
@@ -50,7 +51,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing
 
 
 def task_paused(task_id: UUID | None, title: str, reason: str, occasion: str) -> Alert:
-    """A task that was paused by its failures."""
+    """A task that was paused by its failures, or by a schedule or prompt that can't be read any more."""
     said = f"{reason}\n\nPut it right, then enable the task: `POST /tasks/{task_id}/enable`."
     return Alert("task_paused", occasion, f"the task {title or 'untitled'} was paused", said)
 
@@ -102,9 +103,11 @@ async def _insert(connection: Connection, settings: Settings, alert: Alert, chan
 # --- what is looked for ------------------------------------------------------------------------------
 
 BREAKERS = "select provider, address, error, opened_at from breakers where opened_at is not null"
-LATE = """
-select count(*) as tasks, min(next_fire_at) as since from tasks
-where enabled and deleted_at is null and next_fire_at < now() - make_interval(secs => $1)
+# A start that waits for the run before, as it was told to, is not late.
+LATE = f"""
+select count(*) as tasks, min(t.next_fire_at) as since from tasks t
+where t.enabled and t.deleted_at is null and t.next_fire_at < now() - make_interval(secs => $1)
+    and not ((t.overlap = 'queue' or (t.catch_up = 'all' and t.overlap <> 'allow')) and {LAST_IS_OPEN})
 """
 ALONE = """
 select count(*) as waiting from runs where state = 'queued' and ready and run_at < now() - make_interval(secs => $1)

@@ -11,14 +11,26 @@ from app.tasks.due import Rule, Stretch, passed
 INSERT_FIRE = """
 insert into fires (id, workspace_id, task_id, kind, due_at, due_until, count, outcome, reason, run_id, conversation_id,
     told_run_id)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+where $4 <> 'schedule' or coalesce((
+    select due_until < $5 from fires where task_id = $3 and kind = 'schedule' and due_at < $5 order by due_at desc limit 1
+), true)
 on conflict (task_id, due_at) where kind = 'schedule' do nothing returning id
+"""
+# Instants left out for the same reason as those right before them are one stretch with them.
+EXTEND = """
+update fires set due_until = $5, count = count + $6
+where id = (select id from fires where task_id = $1 order by id desc limit 1)
+    and kind = 'schedule' and outcome = $2 and reason = $3 and coalesce(due_until, due_at) < $4 returning id
 """
 
 
 async def not_started(connection: Connection, task: Row, stretch: Stretch, outcome: str, reason: str) -> None:
     """Account for instants at which nothing was started, in one row; `outcome` is skipped or missed."""
     if stretch.first is None:
+        return
+    longer = (task["id"], outcome, reason, stretch.first, stretch.last, stretch.count)
+    if await connection.fetchval(EXTEND, *longer) is not None:
         return
     until = stretch.last if stretch.count > 1 else None
     whose = (new_id(), task["workspace_id"], task["id"], "schedule")

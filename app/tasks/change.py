@@ -27,10 +27,10 @@ async def patch(
     """
     task = await read(connection, workspace_id, task_id, lock=True)
     body = changes.merged(fields_of(task))
-    values, secret = columns_of(body, settings, workspace_id, task_id, task)
-    for name in ("trigger_config", "notification_config"):
-        if name not in changes.model_fields_set:
-            values[name] = task[name]  # As it is: only what was sent is checked and sealed again.
+    kept = {"trigger_config", "notification_config"} - changes.model_fields_set
+    sent = body.model_copy(update=dict.fromkeys(kept))
+    values, secret = columns_of(sent, settings, workspace_id, task_id, task)
+    values |= {name: task[name] for name in kept}  # As they are: only what was sent is checked and sealed again.
     if "agent" in changes.model_fields_set:
         agent = await find_agent(connection, workspace_id, body.agent)
         values |= {"agent_id": agent.id, "agent_version": agent.published_version}
@@ -50,7 +50,7 @@ async def patch(
     await update(connection, task_id, values)
     await own_conversation(connection, workspace_id, task_id, "api")
     next_fire_at = values.get("next_fire_at", task["next_fire_at"])
-    return Saved(task_id, next_fire_at, secret=secret if "trigger_config" in changes.model_fields_set else None)
+    return Saved(task_id, next_fire_at, secret=secret)
 
 
 async def _switched(connection: Connection, task: Row, enabled: bool | None) -> dict[str, Any]:

@@ -93,7 +93,15 @@ class Backlog:
     next_fire_at: datetime | None = None
 
 
-async def backlog(rule: Rule, due: datetime, now: datetime, *, catch_up: str, window: timedelta) -> Backlog:
+async def backlog(
+    rule: Rule,
+    due: datetime,
+    now: datetime,
+    *,
+    catch_up: str,
+    window: timedelta,
+    watched_since: datetime | None = None,
+) -> Backlog:
     """Sort the instants from `due` up to now by the catch-up policy.
 
     Args:
@@ -102,12 +110,13 @@ async def backlog(rule: Rule, due: datetime, now: datetime, *, catch_up: str, wi
         now: PostgreSQL's time.
         catch_up: latest, none or all.
         window: How old an instant may be to be made up for.
+        watched_since: Since when schedulers have been running: what they only came late to is not lost.
 
     Raises:
         InvalidSchedule: when the stored rule can't be read any more.
     """
     found = Backlog()
-    oldest = now - max(LATE, window if catch_up != "none" else LATE)
+    oldest = min(now - max(LATE, window if catch_up != "none" else LATE), watched_since or now)
     for chunk in rule.chunks(due, now):
         for instant in chunk:
             _sort_in(found, instant, oldest, keeps_all=catch_up == "all")

@@ -18,6 +18,8 @@ from app.conversations import Accepted
 from app.db import UNAVAILABLE, Connection, Database, Row
 from app.errors import DatabaseUnavailable, ParleyError
 from app.models import new_id
+from app.models.task import LAST_IS_OPEN
+from app.notifications import alerts
 from app.runs import wish_cancel
 from app.settings import Settings
 from app.settle import cancelled, settle
@@ -25,7 +27,7 @@ from app.tasks.account import not_started, started
 from app.tasks.due import LATE, Backlog, Rule, Stretch, backlog
 from app.tasks.inputs import check_for
 from app.tasks.launch import READ, Start, launch
-from app.tasks.rows import read, version_of
+from app.tasks.rows import own_conversation, read, version_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -36,17 +38,18 @@ IS_DUE = "t.enabled and t.deleted_at is null and t.next_fire_at <= now()"
 # Starts in a conversation that exists already, whose head must be locked first.
 IS_ENTWINED = "(t.conversation = 'same' or t.overlap = 'interrupt')"
 # A start that must wait for the last one to end stays due; looking at it is pointless until then.
-MUST_WAIT = """
+MUST_WAIT = f"""
 (t.overlap = 'queue' or (t.catch_up = 'all' and t.overlap <> 'allow' and t.next_fire_at < now() - $1::interval))
-and exists (select from runs r where r.state in ('queued', 'running', 'waiting') and r.id = (
-    select f.run_id from fires f where f.task_id = t.id and f.outcome = 'run' order by f.id desc limit 1))
+and {LAST_IS_OPEN}
 """
 LOCK_DUE = f"""
 select t.id from tasks t where {IS_DUE} and not {IS_ENTWINED} and not ({MUST_WAIT}) and t.id <> all($2::uuid[])
 order by t.next_fire_at limit $3 for no key update skip locked
 """
 FIND_ENTWINED = f"""
-select t.id, t.workspace_id from tasks t
+select t.id, t.workspace_id, t.conversation = 'same' and not exists (
+    select from conversations c where c.id = t.conversation_id) as lacks_conversation
+from tasks t
 where {IS_DUE} and {IS_ENTWINED} and not ({MUST_WAIT}) and t.id <> all($2::uuid[])
 order by t.next_fire_at limit $3
 """
@@ -57,6 +60,12 @@ LOCK_ONE = f"select t.id from tasks t where t.id = $1 and {IS_DUE} for no key up
 NEXT = """
 select extract(epoch from min(next_fire_at) - now())::float from tasks
 where enabled and deleted_at is null and next_fire_at > now()
+"""
+
+# Schedulers say each ten seconds that they are here, unless they can't look.
+SEEN_SECONDS = 30
+WATCHED_SINCE = """
+select min(started_at) from workers where kind = 'scheduler' and seen_at > now() - make_interval(secs => $1)
 """
 
 ADVANCE = "update tasks set next_fire_at = $2 where id = $1"
@@ -119,6 +128,9 @@ async def _fire_apart(connection: Connection, settings: Settings, task: Row, fir
         await connection.execute("rollback to savepoint task")
         log.warning("task.paused", task_id=str(task["id"]), reason=error.detail)
         await connection.execute(PAUSE, task["id"], error.detail)
+        occasion = f"{task['id']} {task['next_fire_at']}"
+        alert = alerts.task_paused(task["id"], task["title"], error.detail, occasion)
+        await alerts.tell(connection, settings, [alert])
     except Exception:  # a defect that one task meets must not keep the others from firing
         log.exception("task.not_fired", task_id=str(task["id"]))
         await connection.execute("rollback to savepoint task")
@@ -129,13 +141,17 @@ async def _fire_apart(connection: Connection, settings: Settings, task: Row, fir
 
 
 async def _fire_entwined(database: Database, settings: Settings, found: Row, fired: Fired) -> None:
+    if found["lacks_conversation"]:
+        async with database.engine_tx() as connection:
+            await own_conversation(connection, found["workspace_id"], found["id"], "schedule")
     async with database.engine_tx("fire") as connection:
         heads = _heads_of(await read(connection, found["workspace_id"], found["id"]))
         await connection.execute(LOCK_HEADS, heads)
         if await connection.fetchval(LOCK_ONE, found["id"]) is None:
             return  # Another scheduler has it, or it was changed.
         task = await read(connection, found["workspace_id"], found["id"])
-        if set(_heads_of(task)) <= set(heads):  # Else it was started by hand meanwhile: look again.
+        # Else it was started by hand meanwhile, or its conversation was deleted: look again.
+        if set(_heads_of(task)) <= set(heads) and not task["lacks_conversation"]:
             await _fire_apart(connection, settings, task, fired)
 
 
@@ -154,6 +170,7 @@ async def _fire(connection: Connection, settings: Settings, task: Row) -> list[A
         task["now"],
         catch_up=task["catch_up"],
         window=timedelta(seconds=task["catch_up_window_seconds"]),
+        watched_since=await _watched_since(connection, task),
     )
     accepted: list[Accepted] = []
     await _miss(connection, task, due)
@@ -177,6 +194,13 @@ async def _fire(connection: Connection, settings: Settings, task: Row) -> list[A
     return accepted
 
 
+async def _watched_since(connection: Connection, task: Row) -> datetime | None:
+    """Since when schedulers have been running, asked only where it matters: of a task that was come to late."""
+    if task["next_fire_at"] >= task["now"] - LATE:
+        return None
+    return await connection.fetchval(WATCHED_SINCE, SEEN_SECONDS)
+
+
 def _overlap(task: Row, instant: datetime) -> str:
     """The policy for an instant that comes while the last run is open.
 
@@ -191,12 +215,15 @@ async def _miss(connection: Connection, task: Row, due: Backlog) -> None:
     missed = due.missed
     if missed.first is None:
         return
-    if due.starts and task["catch_up"] != "all":
+    ended: datetime | None = task["last_finished_at"]
+    if due.starts and task["overlap"] == "queue" and ended and missed.first < ended:
+        reason = f"the run {task['last_run_id']} had not ended; of the instants that wait only the latest is started"
+    elif due.starts and task["catch_up"] != "all":
         reason = "came due before the last one was looked at; only the latest is made up for"
     elif task["catch_up"] == "none":
-        reason = "no scheduler was running then, and catch_up is none"
+        reason = f"not looked at within {LATE.seconds} seconds, and catch_up is none"
     else:
-        reason = f"no scheduler was running then, longer ago than {task['catch_up_window_seconds']} seconds"
+        reason = f"not started within the {task['catch_up_window_seconds']} seconds of catch_up_window_seconds"
     await not_started(connection, task, missed, "missed", reason)
 
 
@@ -227,9 +254,7 @@ async def _account(connection: Connection, begun: Start, kind: str) -> bool:
 
 
 async def _interrupt(connection: Connection, settings: Settings, task: Row) -> list[Accepted]:
-    """Cancel the last run, whose head is locked; one conversation interrupts itself when it gets the message."""
-    if task["conversation"] == "same":
-        return []
+    """Cancel the last run, whose head is locked; what people asked in its conversation goes on."""
     run_id, conversation_id = task["last_run_id"], task["last_conversation_id"]
     if await wish_cancel(connection, run_id, INTERRUPTED):
         return [Accepted(conversation_id, run_id, None, ready=False, events=[], cancelling=run_id)]
@@ -268,7 +293,7 @@ async def execute(
         InvalidRequest: when its input is not what its agent takes.
         RunFailed: when the prompt's template can't be rendered.
     """
-    task = await read(connection, workspace_id, task_id)
+    task = await own_conversation(connection, workspace_id, task_id, origin)
     await check_for(connection, task["agent_id"], version_of(task), task["input"], task["task_type"])
     begun = Start(
         task,

@@ -9,7 +9,7 @@ from uuid import UUID
 from app import audit
 from app.audit import Entry
 from app.coalesce import Coalescer
-from app.conversations import Beginning, Turn, task_run
+from app.conversations import Beginning, Turn, given_with, task_run
 from app.conversations.begin import Begun, accepted_as, begun, landed, record
 from app.db import Database, UniqueViolation
 from app.errors import UnknownReference
@@ -20,7 +20,6 @@ from app.settings import Settings
 from app.tasks.fields import TaskBody
 from app.tasks.inputs import check, schemas_of
 from app.tasks.rows import FIRES_AT_ONCE, PLAIN, Saved, columns_of
-from app.tasks.say import given_with
 
 COLUMNS = (*PLAIN, "title", "notification_config", "concurrency_key", "concurrency_limit", "created_by")
 

@@ -14,7 +14,6 @@ from app.errors import InvalidRequest, NotFound
 from app.knowledge import memories
 from app.models import Task, new_id
 from app.notifications import NotificationConfig
-from app.notifications.config import shown as shown_notification
 from app.settings import Settings
 from app.tasks import dependencies, webhook
 from app.tasks.due import Rule
@@ -136,18 +135,29 @@ async def read(connection: Connection, workspace_id: UUID, task_id: UUID, *, loc
     return row
 
 
-async def own_conversation(connection: Connection, workspace_id: UUID, task_id: UUID, origin: str) -> None:
-    """Begin the one conversation of a task that keeps to one.
+# Of two that find it missing at once, the second finds that of the first.
+OWN = """
+update tasks set conversation_id = $3 where id = $1 and conversation_id is not distinct from $2::uuid returning id
+"""
+
+
+async def own_conversation(connection: Connection, workspace_id: UUID, task_id: UUID, origin: str) -> Row:
+    """The task; the one conversation of one that keeps to one is begun if there is none, or if it was deleted.
 
     It exists before anything starts the task, so that whoever does locks its head before the task.
+
+    Raises:
+        NotFound: no such task.
     """
     task = await read(connection, workspace_id, task_id)
-    if task["conversation"] != "same" or task["conversation_id"] is not None:
-        return
+    if not task["lacks_conversation"]:
+        return task
     conversation_id = new_id()
+    if await connection.fetchval(OWN, task_id, task["conversation_id"], conversation_id) is None:
+        return await read(connection, workspace_id, task_id)
     trusted = task["trusted"] and (task["task_type"] != "triggered" or bool(task["trigger_config"]["trusted"]))
     await begin(connection, task, conversation_id, ORIGINS.get(task["task_type"], origin), trusted=trusted)
-    await connection.execute("update tasks set conversation_id = $2 where id = $1", task_id, conversation_id)
+    return await read(connection, workspace_id, task_id)
 
 
 ORIGINS = {"scheduled": "schedule", "triggered": "webhook"}
@@ -203,14 +213,12 @@ def _notification(
 
 
 def fields_of(task: Row) -> dict[str, Any]:
-    """A stored task as the body that would store it, secrets masked."""
+    """A stored task as the body that would store it, without what is checked and sealed when it is sent."""
     values: dict[str, Any] = {
         name: task[name] for name in (*PLAIN, "title", "retry", "agent", "task_type") if task[name] is not None
     }
     if task["concurrency_key"] is not None:
         values["concurrency"] = {"key": task["concurrency_key"], "limit": task["concurrency_limit"]}
-    if task["notification_config"] is not None:
-        values["notification_config"] = shown_notification(task["notification_config"])
     return {
         name: value for name, value in values.items() if task["task_type"] in FITTING.get(name, (task["task_type"],))
     }

@@ -1,10 +1,10 @@
 """What a start of a task says: its prompt, filled in where it is scheduled, and the data that goes with it."""
 
 from datetime import datetime
-from typing import Any
-from zoneinfo import ZoneInfo
 
+from app import cron
 from app.agents.template import check_names, render_instructions
+from app.conversations import given_with
 from app.db import Row
 from app.errors import InvalidRequest, RunFailed
 from app.messages import Json, clean_text, structured
@@ -38,6 +38,7 @@ def said(task: Row, due_at: datetime) -> str:
 
     Raises:
         RunFailed: when the template stumbles over the values.
+        InvalidTimezone: when the zone is none any more.
     """
     if task["task_type"] != "scheduled":
         return task["prompt"]
@@ -68,11 +69,6 @@ def data_of(task: Row, due_at: datetime) -> Json | None:
     return {**_fire(task, due_at), **given} if task["task_type"] == "scheduled" else given or None
 
 
-def given_with(task: Any) -> Json:
-    """The data that came with a task."""
-    return {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
-
-
 def _fire(task: Row, due_at: datetime) -> Json:
     """When it was due, how the last start ended and what was last reported, and how those before it ended."""
     previous = {**_last(task), "trusted": task["told_is_trusted"]}
@@ -96,4 +92,4 @@ def _last(task: Row) -> Json:
 
 
 def _local(task: Row, due_at: datetime) -> str:
-    return due_at.astimezone(ZoneInfo(task["timezone"])).isoformat(timespec="seconds")
+    return due_at.astimezone(cron.zone(task["timezone"])).isoformat(timespec="seconds")

@@ -8,12 +8,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from app.credentials import is_mask
 from app.errors import InvalidRequest
 from app.paths import steps_of
-from app.verifiers import OWN, SCHEMES, VERIFIERS, standard_key
+from app.patterns import RUNS_A_MINUTE
+from app.verifiers import OWN, SCHEMES, SECRET_FIELD, VERIFIERS, standard_key
 
 Whole = Annotated[int, Field(strict=True)]
 HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 HEADER_FIELD = "trigger_config.header"
-SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field
 
 
 def _path(value: str) -> str:
@@ -59,7 +59,9 @@ class TriggerConfig(BaseModel):
     algorithm: Literal["sha256", "sha512", "sha1"] = Field("sha256", description="Of the verifier hmac.")
     encoding: Literal["hex", "base64"] = Field("hex", description="Of the verifier hmac.")
     prefix: str = Field("", max_length=40, description="What stands before the HMAC in its header, such as `sha256=`.")
-    runs_per_minute: Whole = Field(60, ge=1, le=1000, description="Runs it starts a minute; more wait their turn.")
+    runs_per_minute: Whole = Field(
+        RUNS_A_MINUTE, ge=1, le=1000, description="Runs it starts a minute; more wait their turn."
+    )
     dedup: Literal["id", "body"] = Field("id", description="What makes two calls the same: a delivery id, or the body.")
     filter: Filter | None = Field(None, description="Calls that do not match start nothing.")
     correlation: Path | None = Field(None, description="Calls with the same value there go on in one conversation.")

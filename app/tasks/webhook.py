@@ -16,8 +16,8 @@ from uuid import UUID
 from app.credentials import Box, is_mask, mask
 from app.errors import Conflict, InvalidRequest
 from app.settings import Settings
-from app.tasks.trigger import SECRET_FIELD, TriggerConfig
-from app.verifiers import STANDARD_PREFIX
+from app.tasks.trigger import TriggerConfig
+from app.verifiers import SECRET_FIELD, STANDARD_PREFIX
 
 SECRET_BYTES = 24
 Stored = dict[str, Any]

@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 from app.db import Connection, Row
 from app.errors import RateLimited
+from app.patterns import RUNS_A_MINUTE
 
-RUNS_A_MINUTE = 60
 LONGEST_WAIT = timedelta(hours=1)
 # So many calls at once may each count without the others; nearer to the end they count one after the other.
 NEAR = 40

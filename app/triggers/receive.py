@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start, task_run
+from app.conversations import Accepted, AgentRef, NewConversation, Turn, given_with, reply, start, task_run
 from app.db import Connection, Database, Row
 from app.errors import Disabled, NotFound, RateLimited, WebhookRefused
 from app.messages import Json
@@ -26,8 +26,10 @@ select t.*, a.name as agent, a.published_version, now() as now,
 from tasks t join agents a on a.id = t.agent_id
 where t.id = $1 and t.deleted_at is null and t.trigger_config is not null
 """
+OWN = "select c.id from tasks t join conversations c on c.id = t.conversation_id where t.id = $1"
+KEEP = "update tasks set conversation_id = $2 where id = $1"
 CORRELATED = "select id from conversations where task_id = $1 and correlation_key = $2"
-# One call at a time may find that its correlation key has no conversation yet.
+# One call at a time may find that its correlation key, or its task, has no conversation yet.
 CORRELATE = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
 # Into what was begun while the task was trusted there comes a stranger's text now.
 DISTRUST = "update conversations set trusted = false where id = $1 and trusted"
@@ -173,7 +175,7 @@ async def _repeat(connection: Connection, task: Row, taken: Taken) -> Received:
 
 async def _place(connection: Connection, task: Row, correlation_key: str | None) -> Place:
     if task["conversation"] == "same":
-        return Place(task["conversation_id"], exists=True)
+        return await _own_place(connection, task)
     if correlation_key is None:
         return Place()
     await connection.execute(CORRELATE, f"{task['id']} {correlation_key}")
@@ -181,15 +183,27 @@ async def _place(connection: Connection, task: Row, correlation_key: str | None)
     return Place(found, exists=True) if found else Place(correlation_key=correlation_key)
 
 
+async def _own_place(connection: Connection, task: Row) -> Place:
+    """The task's one conversation; another one when that was deleted."""
+    found = await connection.fetchval(OWN, task["id"])
+    if found is None:
+        await connection.execute(CORRELATE, f"{task['id']}")
+        found = await connection.fetchval(OWN, task["id"])
+    return Place(found, exists=True) if found else Place()
+
+
 async def _start(
     connection: Connection, settings: Settings, task: Row, taken: Taken, place: Place, later: datetime | None
 ) -> Accepted:
     if not place.exists:
         await start(connection, _conversation(task, place))
+        if task["conversation"] == "same":
+            await connection.execute(KEEP, task["id"], place.conversation_id)
     turn = Turn(
         task["prompt"],
         context=context_of(task, taken.payload),
         files=task["attachments"],
+        on_message="enqueue",  # Each event has its run, whatever its conversation does with what people say.
         principal_id=taken.principal_id or task["created_by"],
         run=task_run(task) | {"run_at": later},
         run_id=taken.run_id,
@@ -220,7 +234,7 @@ def _conversation(task: Row, place: Place) -> NewConversation:
 
 def context_of(task: Row, payload: Any) -> Json:
     """The payload as the model gets it; with it what the task itself gives."""
-    given = {name: task[name] for name in ("input", "context_data") if task[name] not in (None, {})}
+    given = given_with(task)
     payload = told(payload)
     if given or not payload or not isinstance(payload, dict):
         return {"payload": payload, **given}

@@ -14,12 +14,11 @@ from app.credentials import Box
 from app.db import Row
 from app.identity import Principal
 from app.settings import Settings
-from app.verifiers import SCHEMES, VERIFIERS, Signed, github
+from app.verifiers import SCHEMES, SECRET_FIELD, VERIFIERS, Signed, github
 
 log = structlog.stdlib.get_logger(__name__)
 
 TOKEN_HEADER = "X-Parley-Token"  # noqa: S105 - a header's name
-SECRET_FIELD = "trigger_config.secret"  # noqa: S105 - the name of the field
 SCOPE = "tasks:write"
 # A rotation leaves two secrets good; as many are tried when there are fewer, so that time does not count them.
 MOST_SECRETS = 2

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.db import Database
+
 SLACK = "https://hooks.slack.com/services/T000/B000/abcdefghijkl"
 DELEGATION = {"task_type": "delegation", "prompt": "What is 6*7?"}
 SCHEDULED = {"task_type": "scheduled", "prompt": "Report.", "schedule_expression": "0 9 * * *"}
@@ -259,3 +261,21 @@ async def until(client: httpx.AsyncClient, run_id: str, state: str) -> dict[str,
         while (run := (await client.get(f"/runs/{run_id}")).json())["state"] != state:
             await asyncio.sleep(0.01)
     return run
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"channels": ["slack"], "slack_channel": "#ops", "on": ["failed"]}, {"channels": ["pager"], "on": ["failed"]}],
+    ids=["without its token", "by a channel that is gone"],
+)
+async def test_what_a_change_does_not_send_is_not_checked_again(
+    client: httpx.AsyncClient, database: Database, stored: dict[str, Any]
+) -> None:
+    path = f"/tasks/{(await create(client, **SCHEDULED))['id']}"
+    await database.execute("update tasks set notification_config = $1", stored)
+    changed = await client.patch(path, json={"title": "x"})
+    assert (changed.status_code, changed.json()["title"]) == (200, "x"), changed.text
+    assert changed.json()["notification_config"] == stored
+    refused = await client.patch(path, json={"notification_config": stored})
+    assert refused.status_code == 422
+    assert refused.json()["field"].startswith("notification_config.")

@@ -266,6 +266,38 @@ async def test_one_conversation_for_all_calls(client: httpx.AsyncClient) -> None
     assert (conversation["trusted"], conversation["origin"]) == (False, "webhook")
 
 
+@pytest.mark.parametrize("policy", ["steer", "reject", "interrupt"])
+@pytest.mark.parametrize("config", [{"correlation": "$.action"}, {}], ids=["correlated", "one conversation"])
+async def test_each_event_has_its_run_whatever_people_may_do_to_the_conversation(
+    client: httpx.AsyncClient, database: Database, config: dict[str, Any], policy: str
+) -> None:
+    task = await create(client, config, conversation="new" if config else "same")
+    first = (await call(client, task)).json()
+    conversation = f"/conversations/{first['conversation_id']}"
+    assert (await client.patch(conversation, json={"on_message": policy})).status_code == 200
+    await database.execute("update heads set active_run_id = $1::text::uuid", first["run_id"])
+    second = await call(client, task)
+    assert second.status_code == 202, second.text
+    for answer in (first, second.json()):
+        assert (await client.get(f"/runs/{answer['run_id']}")).json()["state"] == "queued"
+    assert second.headers["Location"] == f"/runs/{second.json()['run_id']}"
+
+
+async def test_when_its_one_conversation_was_deleted_calls_go_on_in_another(client: httpx.AsyncClient) -> None:
+    task = await create(client, conversation="same")
+    first = (await call(client, task)).json()
+    await client.post(f"/runs/{first['run_id']}/cancel")
+    assert (await client.delete(f"/conversations/{first['conversation_id']}")).status_code == 204
+    calls = await asyncio.gather(*(call(client, task) for _ in range(5)))
+    assert [each.status_code for each in calls] == [202] * 5
+    (there,) = {each.json()["conversation_id"] for each in calls}
+    assert there != first["conversation_id"]
+    begun = (await client.get(f"/conversations/{there}")).json()
+    assert (begun["task_id"], begun["trusted"], begun["origin"]) == (task["id"], False, "webhook")
+    by_hand = await client.post(f"/tasks/{task['id']}/execute")
+    assert by_hand.json()["conversation_id"] == there
+
+
 async def test_beyond_sixty_a_minute_runs_start_later(client: httpx.AsyncClient, database: Database) -> None:
     task = await create(client)
     for _ in range(61):

@@ -15,12 +15,18 @@ from app.settings import Settings
 from app.settle import failed
 from tests.engine import World
 from tests.notifications.servers import MailServer, SlackStandIn
+from tests.tasks.tasks import Desk
 
 MakeMeans = Callable[..., Means]
 TASK = """
 insert into tasks (id, workspace_id, task_type, title, prompt, agent_id, auto_pause_after, next_fire_at)
 select $1, $2, 'scheduled', 'Report', 'p', id, $3, $4 from agents where workspace_id = $2 and name = 'assistant'
 """
+
+
+@pytest.fixture
+def desk(database: Database, settings: Settings) -> Desk:
+    return Desk(database, settings)
 
 
 async def send_all(sender: Sender) -> None:
@@ -103,6 +109,24 @@ async def test_what_the_database_shows_is_looked_for_and_told_once(database: Dat
         "alert.scheduler_late",
     ]
     assert await alerts.watch(database, settings) is False
+
+
+@pytest.mark.parametrize(
+    ("columns", "late"),
+    [
+        ("overlap = 'queue'", False),
+        ("catch_up = 'all'", False),
+        ("catch_up = 'all', overlap = 'allow'", True),
+        ("overlap = 'skip'", True),
+    ],
+)
+async def test_who_waits_for_the_run_before_is_not_late(desk: Desk, columns: str, late: bool) -> None:
+    task_id = await desk.schedule(due=1)
+    await desk.fire()
+    await desk.database.execute(f"update tasks set next_fire_at = now() - interval '5 min', {columns}")
+    assert bool(await alerts.look(desk.database, desk.settings)) is late
+    await desk.end((await desk.runs(task_id))[0])
+    assert [alert.kind for alert in await alerts.look(desk.database, desk.settings)] == ["scheduler_late"]
 
 
 async def test_without_a_worker_alerts_are_sent_and_nothing_else(

@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from app import tasks
+from app.conversations import Turn, reply
 from app.db import DEFAULT_WORKSPACE, Database
 from app.models import new_id
 from app.settings import Settings
@@ -109,6 +111,29 @@ async def test_a_broken_schedule_is_paused_and_stops_nobody(desk: Desk) -> None:
         assert await desk.outcomes(task_id) == []
 
 
+@pytest.mark.parametrize(
+    ("row", "word"),
+    [
+        ("timezone = 'Mars/Olympus'", "Mars/Olympus"),
+        ("timezone = 'Mars/Olympus', interval_seconds = null, run_at = next_fire_at", "Mars/Olympus"),
+        ("schedule_expression = '99 * * * *', interval_seconds = null", "minute"),
+        ("prompt = '{{ fire_time + 1 }}'", "prompt"),
+    ],
+)
+async def test_a_pause_by_the_scheduler_is_told_of_once(desk: Desk, row: str, word: str) -> None:
+    desk.settings = desk.settings.model_copy(update={"parley_alert_email": "admin@example.com"})
+    task_id = await desk.schedule(due=3, title="Prices")
+    await desk.database.execute(f"update tasks set {row}")
+    for _ in range(2):
+        assert (await desk.fire()).failed == set()
+        await desk.database.execute("update tasks set enabled = true")
+    (told,) = await desk.database.fetch("select event, payload from deliveries")
+    assert told["event"] == "alert.task_paused"
+    assert told["payload"]["title"] == "Alert: the task Prices was paused"
+    assert word in told["payload"]["text"]
+    assert str(task_id) in told["payload"]["text"]
+
+
 async def test_a_fault_that_is_not_the_tasks_leaves_it_due_and_stops_nobody(desk: Desk) -> None:
     bad, good = await desk.schedule(due=2, title="bad"), await desk.schedule(due=1)
     await desk.database.execute("alter table conversations add constraint fault check (title <> 'bad')")
@@ -152,6 +177,46 @@ async def test_none_makes_up_for_nothing_but_is_not_late_by_seconds(desk: Desk) 
     await desk.fire()
     assert await desk.outcomes(late) == ["missed"]
     assert await desk.outcomes(on_time) == ["run"]
+
+
+@pytest.mark.parametrize("catch_up", [{"catch_up": "none"}, {"catch_up_window_seconds": 0}])
+async def test_a_fire_that_is_late_because_schedulers_are_busy_is_not_lost(
+    desk: Desk, catch_up: dict[str, Any]
+) -> None:
+    alive = "insert into workers (id, kind, host, pid, slots, running, started_at, seen_at)"
+    since = " values ('s', $1, 'here', 1, 0, 0, now() - $2::interval, now() - $3::interval)"
+    hour = timedelta(hours=1)
+    for kind, started, seen, outcome in (
+        ("scheduler", hour, timedelta(seconds=5), "run"),
+        ("worker", hour, timedelta(seconds=5), "missed"),
+        ("scheduler", hour, timedelta(minutes=4), "missed"),
+        ("scheduler", timedelta(minutes=1), timedelta(seconds=5), "missed"),
+    ):
+        await desk.database.execute(f"delete from workers; {alive} values ('x', 'worker', 'h', 1, 0, 0, now(), now())")
+        await desk.database.execute(alive + since, kind, started, seen)
+        task_id = await desk.schedule(due=200, interval_seconds=600, **catch_up)
+        await desk.fire()
+        assert await desk.outcomes(task_id) == [outcome]
+
+
+async def test_what_was_left_out_has_a_reason_that_is_true(desk: Desk) -> None:
+    none = await desk.schedule(due=200, catch_up="none")
+    old = await desk.schedule(due=300, interval_seconds=600, catch_up_window_seconds=100)
+    waiting = await desk.schedule(due=2, overlap="queue")
+    await desk.fire()
+    await desk.database.execute("update tasks set next_fire_at = now() - interval '30 min' where id = $1", waiting)
+    (run,) = await desk.runs(waiting)
+    await desk.end(run)
+    await desk.fire()
+    reasons = [
+        next(fire["reason"] for fire in await desk.fires(task_id) if fire["outcome"] == "missed")
+        for task_id in (none, old, waiting)
+    ]
+    assert reasons == [
+        "not looked at within 60 seconds, and catch_up is none",
+        "not started within the 100 seconds of catch_up_window_seconds",
+        f"the run {run['id']} had not ended; of the instants that wait only the latest is started",
+    ]
 
 
 async def test_all_starts_each_missed_instant_one_after_the_other(desk: Desk) -> None:
@@ -202,6 +267,38 @@ async def test_skip_names_the_run_that_is_in_the_way(desk: Desk) -> None:
     assert await desk.outcomes(task_id) == ["run", "skipped", "run"]
 
 
+async def test_instants_skipped_for_one_reason_are_one_row(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2)
+    await desk.fire()
+    (run,) = await desk.runs(task_id)
+    for _ in range(3):
+        await _again(desk, task_id)
+        await desk.fire()
+        last = (await desk.task(task_id))["next_fire_at"]
+    _, skipped = await desk.fires(task_id)
+    assert (skipped["outcome"], skipped["count"]) == ("skipped", 3)
+    assert skipped["due_at"] < skipped["due_until"] < last
+    await desk.end(run)
+    for _ in range(3):
+        await _again(desk, task_id)
+        await desk.fire()
+    assert await desk.outcomes(task_id) == ["run", "skipped", "run", "skipped"]
+    assert [fire["count"] for fire in await desk.fires(task_id)] == [1, 3, 1, 2]
+
+
+async def test_an_instant_within_a_skipped_stretch_is_accounted_for_already(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2)
+    await desk.fire()
+    for _ in range(3):
+        await _again(desk, task_id)
+        await desk.fire()
+    (run,) = await desk.runs(task_id)
+    await desk.end(run)
+    await desk.database.execute("update tasks set next_fire_at = (select max(due_until) from fires)")
+    assert (await desk.fire()).accepted == []
+    assert await desk.outcomes(task_id) == ["run", "skipped"]
+
+
 async def test_allow_starts_beside_it(desk: Desk) -> None:
     task_id = await desk.schedule(due=2, overlap="allow")
     await desk.fire()
@@ -231,6 +328,39 @@ async def test_interrupt_cancels_the_run_before(desk: Desk, conversation: str) -
     assert second["ready"]
     assert (first["conversation_id"] == second["conversation_id"]) == (conversation == "same")
     assert "run.cancelled" in {event.type for accepted in fired.accepted for event in accepted.events}
+
+
+async def test_a_task_whose_one_conversation_was_deleted_goes_on_in_another(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2, conversation="same")
+    first = (await desk.task(task_id))["conversation_id"]
+    await desk.database.execute("delete from conversations")
+    looks = await desk.fire_at_once(3)
+    assert sum(len(look.accepted) for look in looks) == 1
+    row = await desk.task(task_id)
+    (run,) = await desk.runs(task_id)
+    assert (row["enabled"], row["paused_reason"]) == (True, None)
+    assert row["conversation_id"] == run["conversation_id"] != first
+    (fire,) = await desk.fires(task_id)
+    assert fire["conversation_id"] == run["conversation_id"]
+    await desk.end(run)
+    await desk.database.execute("delete from conversations")
+    async with desk.database.engine_tx() as connection:
+        by_hand = await tasks.execute(connection, desk.settings, DEFAULT_WORKSPACE, task_id)
+    assert by_hand.conversation_id == (await desk.task(task_id))["conversation_id"] != run["conversation_id"]
+
+
+async def test_interrupt_leaves_the_answers_to_people_alone(desk: Desk) -> None:
+    """Only the task's own run before is cancelled; what people asked in the same conversation is answered."""
+    task_id = await desk.schedule(due=2, overlap="interrupt", conversation="same")
+    await desk.fire()
+    conversation_id = (await desk.task(task_id))["conversation_id"]
+    async with desk.database.engine_tx() as connection:
+        asked = await reply(connection, desk.settings, DEFAULT_WORKSPACE, conversation_id, Turn("And yesterday?"))
+    await _again(desk, task_id)
+    await desk.fire()
+    states = await desk.database.fetch("select id, state, ready from runs order by number")
+    assert [row["state"] for row in states] == ["cancelled", "queued", "queued"]
+    assert (states[1]["id"], states[1]["ready"]) == (asked.run_id, True)
 
 
 async def test_interrupt_asks_a_running_run_to_stop(desk: Desk) -> None:
