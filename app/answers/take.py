@@ -23,8 +23,8 @@ from app.messages import Json, clean_text
 from app.models import new_id
 from app.notifications import Notice
 from app.notifications.deliver import insert as insert_deliveries
+from app.notifications.notice import REFUSED
 from app.notifications.plan import PlannedDelivery, message_id
-from app.notifications.replies import REFUSED
 from app.notifications.text import one_line
 from app.settings import Settings
 from app.settle import Settled

@@ -1,8 +1,9 @@
 """/notifications: trying the channels out, and seeing a message before anybody gets it; the rules of a workspace."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,13 +17,11 @@ from app.errors import InvalidRequest, ParleyError, UnknownReference
 from app.models import Task, Workspace, new_id
 from app.notifications import CHANNELS, Notice, NotificationConfig
 from app.notifications.channel import Address, Envelope, Means
-from app.notifications.config import WorkspaceRules
-from app.notifications.mutes import unsubscribe_url
+from app.notifications.config import EventName, WorkspaceRules, check_events
+from app.notifications.files import Files
 from app.notifications.notice import RULES
 from app.notifications.plan import message_id
-from app.notifications.render import render_mail
-from app.notifications.slack_message import render_slack
-from app.notifications.webhook import event_of
+from app.notifications.preview import previewed
 
 router = resource("notifications")
 
@@ -122,11 +121,13 @@ async def _try(
     return Tried(channel=channel, address=address.label, ok=ok, detail=detail, duration_ms=spent)
 
 
-def _sample(caller: Caller, event: str, title: str, text: str, *, task_id: UUID | None = None) -> Notice:
+def _sample(
+    caller: Caller, event: str, title: str, text: str, *, task_id: UUID, conversation_id: UUID | None = None
+) -> Notice:
     return Notice(
         event=event,
         workspace_id=caller.workspace_id,
-        conversation_id=None,
+        conversation_id=conversation_id,
         run_id=None,
         event_seq=None,
         title=title,
@@ -147,9 +148,7 @@ class PreviewBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"event": "failed", "title": "Report"}]})
 
     delivery_id: UUID | None = None
-    event: Literal["started", "progress", "waiting", "completed", "failed", "cancelled", "recovered", "budget"] = (
-        "completed"
-    )
+    event: EventName = "completed"
     title: str = Field("Daily report", max_length=300)
     text: str = Field(SAMPLE, max_length=200_000, description="Markdown.")
 
@@ -166,22 +165,18 @@ class PreviewOut(BaseModel):
 
 @router.post("/notifications/preview", summary="See a message as its receivers will")
 async def preview(body: PreviewBody, caller: Reader) -> PreviewOut:
-    """Sends nothing."""
-    delivery_id = body.delivery_id or new_id()
+    """Sends nothing. Links that decide, answer or unsubscribe are shown with `TOKEN` where their receivers have one."""
+    check_events([body.event], "event")
+    delivery_id, address = body.delivery_id or new_id(), ""
     if body.delivery_id is None:
-        notice = _sample(caller, EVENTS[body.event], body.title, body.text)
+        notice = _sample(caller, EVENTS[body.event], body.title, body.text, task_id=new_id(), conversation_id=new_id())
     else:
         async with caller.transaction() as session:
-            notice = Notice.of_row(vars(await find(session, caller.workspace_id, body.delivery_id)))
-    mail = render_mail(notice, mute_url=unsubscribe_url(caller.settings, delivery_id))
-    envelope = Envelope(delivery_id, "", "", notice)
-    return PreviewOut(
-        subject=mail.subject,
-        text=mail.text,
-        html=mail.html,
-        blocks=render_slack(notice, interactive=True)["blocks"],
-        payload=event_of(envelope, thin=False),
-    )
+            row = await find(session, caller.workspace_id, body.delivery_id)
+            notice, address = Notice.of_row(vars(row)), row.address
+    files = await Files.of(caller.database, notice)
+    shown = await asyncio.to_thread(previewed, caller.settings, delivery_id, address, notice, files)
+    return PreviewOut.model_validate(shown, from_attributes=True)
 
 
 # --- the rules of the workspace ------------------------------------------------------------------------
@@ -201,6 +196,7 @@ async def get_rules(caller: Admin) -> WorkspaceRules:
 @router.put("/settings/notifications", summary="Set the workspace's rules for notifications")
 async def put_rules(body: WorkspaceRules, caller: Admin) -> WorkspaceRules:
     """In force for whatever is sent from now on; what is left out is not ruled."""
+    check_events(body.on, "on")
     stored = body.model_dump(mode="json", exclude_none=True)
     # Of its own row a workspace may read all and write nothing: what may be written is here alone.
     async with caller.database.engine_tx() as connection:

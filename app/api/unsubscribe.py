@@ -42,13 +42,13 @@ async def _subscription(token: str, request: Request) -> AsyncIterator[Subscript
 Linked = Annotated[Subscription, Depends(_subscription)]
 
 
-@router.get("/unsubscribe/{token}", summary="Ask before unsubscribing", response_class=HTMLResponse)
+@router.get(mutes.PATH + "{token}", summary="Ask before unsubscribing", response_class=HTMLResponse)
 async def show(subscription: Linked) -> HTMLResponse:
     """A page with a button. Opening it changes nothing."""
     return _page(subscription, muted=subscription.muted)
 
 
-@router.post("/unsubscribe/{token}", summary="Unsubscribe an address", response_class=HTMLResponse)
+@router.post(mutes.PATH + "{token}", summary="Unsubscribe an address", response_class=HTMLResponse)
 async def unsubscribe(subscription: Linked, request: Request) -> HTMLResponse:
     """Send no more messages of this task, or conversation, to this address; with `action=subscribe`, send them again."""
     again = await _wants_them_again(request)

@@ -5,7 +5,7 @@ that showing a task opens no secret and sending a mask back changes nothing.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from app.credentials import Box, is_mask, mask
 from app.egress import Policy
-from app.errors import EgressRefused, InvalidRequest
+from app.errors import EgressRefused, InvalidRequest, NotAvailable
 from app.settings import Settings
 from app.verifiers import standard_key
 
@@ -55,6 +55,7 @@ SLACK_NAME = re.compile(r"#?[^\s#@<>&|,\x00-\x1f]{1,80}")
 Channel = Literal["email", "slack", "webhook"]
 EventName = Literal["started", "progress", "waiting", "completed", "failed", "cancelled", "recovered", "budget"]
 DEFAULT_EVENTS: tuple[EventName, ...] = ("completed", "failed", "waiting")
+LATER_EVENTS: tuple[EventName, ...] = ("budget",)  # With the budgets of runs and tasks.
 EXTENDED: dict[str, None] = {}  # Channels that extensions add, in their order.
 STORED = {"stored": True}  # Says to the validation that a config was checked when it was written.
 
@@ -181,7 +182,9 @@ class NotificationConfig(Rules):
 
         Raises:
             InvalidRequest: naming the field.
+            NotAvailable: naming the field; no such event comes yet.
         """
+        check_events(self.on, f"{FIELD}.on")
         url = self.slack_webhook_url
         if url is not None and not is_mask(url):
             _check_slack_url(url, operator_allows(settings))
@@ -302,6 +305,17 @@ def _kept(secret: str, field: str, previous: Mapping[str, Any] | None) -> Mappin
     raise InvalidRequest(
         "this is a mask, and of nothing that is stored: send the whole value", field=f"{FIELD}.{field}"
     )
+
+
+def check_events(events: Sequence[EventName] | None, field: str) -> None:
+    """Refuse by name the events that a later version brings: nobody is to wait for them.
+
+    Raises:
+        NotAvailable: naming the field.
+    """
+    for name in LATER_EVENTS:
+        if name in (events or ()):
+            raise NotAvailable(f"{name} is not offered yet", field=field)
 
 
 def _check_slack_channel(name: str, settings: Settings) -> None:

@@ -28,7 +28,7 @@ from app.notifications.mutes import unsubscribe_url
 from app.notifications.notice import DECISION, Notice
 from app.notifications.plan import PlannedDelivery, message_id
 from app.notifications.registry import CHANNELS
-from app.notifications.replies import REFUSED, reply_address
+from app.notifications.replies import reply_address
 from app.notifications.rules import Judged, judge, needs_judging, silence
 from app.settings import Settings
 
@@ -116,16 +116,14 @@ class Claimed:
         row, notice = self.row, Notice.of_row(self.row)
         files = await Files.of(database, notice) if row["has_files"] else None
         reply_to = await self._reply_to(database, settings, notice) if self.channel == "email" else None
-        can_mute = notice.task_id is not None or notice.conversation_id is not None
-        link = unsubscribe_url(settings, self.id) if can_mute else None
+        link = unsubscribe_url(settings, self.id) if notice.can_be_muted else None
         links = self._decision_urls(settings, notice) if self.channel == "email" else ()
         return Envelope(
             row["id"], row["address"], row["message_id"], notice, row["config"], files, reply_to, link, links
         )
 
     async def _reply_to(self, database: Database, settings: Settings, notice: Notice) -> str | None:
-        # Whose answer was refused gets no address to answer to: it would be theirs.
-        if notice.conversation_id is None or notice.event == REFUSED:
+        if notice.conversation_id is None or not notice.can_be_answered:
             return None
         return await reply_address(
             database,

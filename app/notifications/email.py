@@ -18,7 +18,7 @@ from app.errors import DeliveryRefused
 from app.notifications.channel import Address, Envelope, Means, SendResult
 from app.notifications.config import NotificationConfig
 from app.notifications.notice import Notice
-from app.notifications.render import render_mail
+from app.notifications.render import Mail, render_mail
 from app.notifications.text import one_line
 
 MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,400}>")
@@ -71,6 +71,17 @@ class EmailChannel:
         return SendResult()
 
 
+def mail_of(envelope: Envelope) -> Mail:
+    """What the reader of a delivery's mail sees."""
+    return render_mail(
+        envelope.notice,
+        envelope.linked,
+        mute_url=envelope.unsubscribe_url,
+        by_mail=envelope.reply_to is not None,
+        decision_urls=envelope.decision_urls,
+    )
+
+
 def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | None = None) -> EmailMessage:
     """The mail of a delivery, with the files whose contents there are.
 
@@ -78,13 +89,7 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
         DeliveryRefused: when an address can't be put in a header.
     """
     notice = envelope.notice
-    mail = render_mail(
-        notice,
-        envelope.linked,
-        mute_url=envelope.unsubscribe_url,
-        by_mail=envelope.reply_to is not None,
-        decision_urls=envelope.decision_urls,
-    )
+    mail = mail_of(envelope)
     thread = thread_id(notice.conversation_id, envelope.message_id)
     message = EmailMessage(policy=POLICY)
     try:

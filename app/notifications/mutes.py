@@ -14,6 +14,7 @@ from app.db import Database
 from app.models import new_id
 from app.settings import Settings
 
+PATH = "/unsubscribe/"
 SIGNATURE_BYTES = 16
 
 FIND = """
@@ -51,7 +52,7 @@ class Subscription:
 def unsubscribe_url(settings: Settings, delivery_id: UUID) -> str:
     """The link of a delivery."""
     token = base64.urlsafe_b64encode(delivery_id.bytes + _sign(settings, delivery_id)).decode().rstrip("=")
-    return f"{settings.base_url}/unsubscribe/{token}"
+    return f"{settings.base_url}{PATH}{token}"
 
 
 def delivery_of(settings: Settings, token: str) -> UUID | None:

@@ -25,6 +25,8 @@ RULES: dict[str, EventName] = {
 OUTCOMES: frozenset[EventName] = frozenset({"waiting", "completed", "failed", "cancelled"})
 # Of the messages that ask a run's questions: that one of them is decided. It changes them, and tells nothing of its own.
 DECISION = "approval.decided"
+# That an answer was not taken.
+REFUSED = "answer.refused"
 NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|0x[0-9a-f]+|\d+", re.ASCII)
 # The conversation keeps the whole text; a message needs no more than this.
 MAX_TEXT, MAX_TITLE, MAX_ERROR = 20_000, 300, 2_000
@@ -97,6 +99,16 @@ class Notice:
     def mute_url(self) -> str | None:
         """Where the task is disabled, if a task is behind this."""
         return f"{self._base}/tasks/{self.task_id}/disable" if self.task_id else None
+
+    @property
+    def can_be_muted(self) -> bool:
+        """Whether its receiver may unsubscribe from its like."""
+        return self.task_id is not None or self.conversation_id is not None
+
+    @property
+    def can_be_answered(self) -> bool:
+        """Whether a mail with it gets an address to answer to: one that says an answer was refused gets none, it would be theirs."""
+        return self.conversation_id is not None and self.event != REFUSED
 
     @property
     def fingerprint(self) -> str:

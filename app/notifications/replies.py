@@ -23,7 +23,6 @@ from app.settings import Settings
 
 TOKEN_CHARACTERS = 26  # 130 bits; with the part before the + at most 57 of the 64 that a local part may have.
 OPEN_DAYS = 90
-REFUSED = "answer.refused"  # The event of a mail to somebody whose answer was refused.
 
 ISSUE = """
 insert into reply_addresses (id, workspace_id, conversation_id, address, token_sha256, expires_at)

@@ -91,8 +91,8 @@ def _questions(notice: Notice, decided: Sequence[Decided], interactive: bool) ->
     known = {each.id: each for each in decided}
     shown = notice.asked[:MAX_QUESTIONS]
     room = min(MAX_SECTION, MAX_TOGETHER // len(shown))
-    # Words in the thread are the answer as long as nothing else is asked.
-    in_words = interactive and len([each for each in notice.asked if each["id"] not in known]) == 1
+    # Words in the thread are the answer to the first that is open still.
+    in_words = next((each for each in notice.asked if each["kind"] == "question" and each["id"] not in known), None)
     blocks: list[Block] = []
     for asked in shown:
         text, whole = _asked(asked, room)
@@ -102,7 +102,7 @@ def _questions(notice: Notice, decided: Sequence[Decided], interactive: bool) ->
             below = _buttons(asked, whole)
             text += "" if whole else f"\n{_by_api(asked)}"
         else:
-            below = _context(IN_THREAD if in_words and asked["kind"] == "question" else _by_api(asked))
+            below = _context(IN_THREAD if interactive and asked is in_words else _by_api(asked))
         blocks += [SectionBlock(text=_markdown(text)), below]
     if len(notice.asked) > len(shown):
         others = len(notice.asked) - len(shown)

@@ -1,19 +1,25 @@
 """Trying channels, previews, sending again by filter, the workspace's rules, and the link to unsubscribe."""
 
 import asyncio
+import re
+from email import message_from_bytes, policy
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 
+from app import artifacts
 from app.api.limits import Limit
+from app.artifacts import NewArtifact
 from app.db import DEFAULT_WORKSPACE, Database
+from app.executor import Engine
 from app.models import new_id
 from app.notifications import NotificationConfig, mutes, plan
-from app.notifications.deliver import insert
+from app.notifications.deliver import Sender, insert
 from app.notifications.notice import Notice
 from app.settings import Settings
+from tests.api.conftest import serve
 
 MAIL = {"channels": ["email"], "email_address": "user@example.com"}
 
@@ -103,6 +109,63 @@ async def test_a_preview_of_a_delivery_is_as_safe_as_its_mail(client: httpx.Asyn
     assert "tracker.example" not in answer["html"]
     missing = await client.post("/notifications/preview", json={"delivery_id": str(new_id())})
     assert missing.status_code == 404
+
+
+LIVE = re.compile(r"(/decisions/|/unsubscribe/|[+])[A-Za-z0-9_-]{20,}")
+
+
+@pytest.mark.parametrize("event", ["run.waiting", "run.completed"])
+async def test_a_preview_is_what_is_sent_but_for_the_tokens(settings: Settings, database: Database, event: str) -> None:
+    settings = settings.model_copy(update={"parley_reply_address": "reply@example.org"})
+    asked = {"id": str(new_id()), "kind": "tool", "tool": "send_mail", "question": "May this be called?"}
+    asked |= {"arguments": "{}", "left_out": 0, "url": "http://localhost:8000/approvals/1/decision", "answer": "{}"}
+    async with serve(settings) as client, Engine.open(settings, kind="worker") as engine:
+        questions = (asked,) if event == "run.waiting" else ()
+        delivery = await a_delivery(database, client, "pending", event=event, text="Well?", asked=questions)
+        await with_a_file(client, database, delivery)
+        shown = (await client.post("/notifications/preview", json={"delivery_id": delivery})).json()
+        await Sender(database, engine.means).send_due()
+    [path] = await asyncio.to_thread(lambda: list((settings.parley_home / "outbox").glob("*.eml")))
+    mail = message_from_bytes(await asyncio.to_thread(path.read_bytes), policy=policy.default)
+    for kind, form in (("plain", "text"), ("html", "html")):
+        sent = mail.get_body((kind,)).get_content()  # type: ignore[union-attr]
+        assert LIVE.sub(r"\1TOKEN", sent).split() == shown[form].split()
+    assert "reply to this mail" in shown["text"]
+    assert "/unsubscribe/TOKEN" in shown["text"]
+    assert ("/decisions/TOKEN" in shown["text"], "report.csv" in shown["text"]) == (bool(questions), not questions)
+    assert not LIVE.search(str(shown))
+
+
+async def with_a_file(client: httpx.AsyncClient, database: Database, delivery: str) -> None:
+    """Let a delivery be about a run that made a file."""
+    task = (await client.post("/tasks", json={"task_type": "delegation", "prompt": "Go"})).json()
+    run = task["latest_run"]
+    made = NewArtifact(
+        id=new_id(),
+        workspace_id=DEFAULT_WORKSPACE,
+        name="report.csv",
+        media_type="text/csv",
+        content=b"a,b",
+        conversation_id=UUID(run["conversation_id"]),
+        run_id=UUID(run["id"]),
+    )
+    async with database.engine_tx() as connection:
+        await artifacts.insert(connection, made)
+        moved = "update deliveries set conversation_id = $2, run_id = $3 where id = $1"
+        await connection.execute(moved, UUID(delivery), made.conversation_id, made.run_id)
+
+
+async def test_an_event_that_there_is_not_yet_is_refused_by_name(client: httpx.AsyncClient) -> None:
+    body = {"task_type": "delegation", "prompt": "p", "notification_config": MAIL | {"on": ["completed", "budget"]}}
+    refused = [
+        (await client.post("/tasks", json=body), "notification_config.on"),
+        (await client.put("/settings/notifications", json={"on": ["budget"]}), "on"),
+        (await client.post("/notifications/preview", json={"event": "budget"}), "event"),
+    ]
+    like = await client.post("/tasks", json={"task_type": "delegation", "prompt": "p", "budget": {"cost_usd": 1}})
+    for answer, field in refused:
+        assert (answer.status_code, answer.json()["code"]) == (like.status_code, like.json()["code"])
+        assert answer.json()["field"] == field
 
 
 async def test_deliveries_are_sent_again_by_filter_and_each_once(client: httpx.AsyncClient, database: Database) -> None:

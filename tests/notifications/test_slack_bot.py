@@ -239,17 +239,19 @@ async def test_a_question_in_words_has_no_button(office: Office) -> None:
     assert "To answer, write in this thread." in said(message)
 
 
-async def test_of_two_questions_none_is_answered_by_words_in_the_thread(office: Office) -> None:
+async def test_of_several_questions_the_first_in_words_is_answered_in_the_thread(office: Office) -> None:
     claim = await office.run()
-    words, tool = await office.ask(claim, "question", "tool")
+    _, first, second = await office.ask(claim, "tool", "question", "question")
     await office.send()
     [message] = office.slack.thread("COPS")
-    assert "in this thread" not in said(message)
-    assert f"/approvals/{words}/decision with" in said(message)
-    await office.decide(tool, approve=False)
+    assert said(message).count("To answer, write in this thread.") == 1
+    assert f"/approvals/{first}/decision" not in said(message)
+    assert f"/approvals/{second}/decision with" in said(message)
+    await office.decide(first, approve=False)
     await office.send()
     [message] = office.slack.thread("COPS")
-    assert "To answer, write in this thread." in said(message)
+    assert said(message).count("To answer, write in this thread.") == 1
+    assert f"/approvals/{second}/decision" not in said(message)
 
 
 async def test_whether_a_call_took_effect_is_said_by_buttons(office: Office) -> None:
