@@ -54,7 +54,7 @@ from app.embedded.attach import with_running_servers
 from app.errors import DatabaseUnavailable
 from app.executor import Engine
 from app.identity import Doorkeeper, LastUse
-from app.notifications import alerts
+from app.notifications import alerts, decision_links, mutes
 from app.notifications.deliver import Sender
 from app.providers import default_model
 from app.settings import Settings
@@ -145,7 +145,7 @@ def _wrap(app: FastAPI, settings: Settings, metrics: Metrics, *, auth_on: bool) 
         )
     if not auth_on:
         app.add_middleware(LocalOnly, origins=settings.cors_origins)
-    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(Observed, metrics=metrics, secret=(decision_links.PATH, mutes.PATH))
     app.add_middleware(PathPrefix)
     app.add_middleware(PlainStart)
 

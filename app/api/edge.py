@@ -52,10 +52,17 @@ class PathPrefix:
 class Observed:
     """Gives each request its id, logs and counts it, and answers for what nobody caught."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        """Wrap an application."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, secret: tuple[str, ...] = ()) -> None:
+        """Wrap an application.
+
+        Args:
+            app: The application.
+            metrics: Where requests are counted.
+            secret: Beginnings of paths whose rest is nobody's to read in a log: who has it may decide.
+        """
         self.app = app
         self.metrics = metrics
+        self.secret = secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, watching it."""
@@ -65,14 +72,19 @@ class Observed:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         with bound(request_id=request_id):
-            await _Watch(scope, send, request_id, self.metrics).run(self.app, receive)
+            await _Watch(scope, send, request_id, self.metrics, self._shown(scope["path"])).run(self.app, receive)
+
+    def _shown(self, path: str) -> str:
+        """A path as logs may hold it."""
+        return next((f"{each}..." for each in self.secret if path.startswith(each)), path)
 
 
 class _Watch:
     """One request as it is seen from outside."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: str, metrics: Metrics) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str, metrics: Metrics, path: str) -> None:
         self.scope = scope
+        self.path = path
         self.status = 0
         self._send = send
         self._request_id = request_id
@@ -93,7 +105,7 @@ class _Watch:
                 await self._answer(Unavailable("the server is restarting: ask again", retry_after=2), receive)
             raise
         except Exception as error:
-            log.error("request.broke", method=self.scope["method"], path=self.scope["path"], exc_info=error)
+            log.error("request.broke", method=self.scope["method"], path=self.path, exc_info=error)
             if self.status:
                 raise  # The answer has begun: only a closed connection can say that it is not whole.
             await self._answer(ParleyError(), receive)
@@ -113,7 +125,7 @@ class _Watch:
         await response(self.scope, receive, self.send)
 
     def _note(self, seconds: float) -> None:
-        method, path, route = self.scope["method"], self.scope["path"], route_of(self.scope)
+        method, path, route = self.scope["method"], self.path, route_of(self.scope)
         self._metrics.request(method, route, self.status, seconds)
         say = log.debug if path in ROUTINE else log.info
         say("request", method=method, path=path, status=self.status, ms=round(seconds * 1000, 1))

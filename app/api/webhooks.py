@@ -92,15 +92,14 @@ async def _read(request: Request) -> Call:
 
 
 async def _refused(request: Request, task_id: UUID, error: ParleyError) -> None:
-    """Keep a receipt of a call that was refused, and count who makes them."""
+    """Keep a receipt of a call that was refused, and count who makes them: of too many, none is kept."""
     if error.status >= SERVER_ERROR:
         return
-    engine = engine_of(request)
     unverified = isinstance(error, WebhookRefused)
-    reason = "the call could not be verified" if unverified else error.detail
-    await triggers.refuse(engine.database, task_id, reason)
     if unverified:
         await count_forger(request)
+    reason = "the call could not be verified" if unverified else error.detail
+    await triggers.refuse(engine_of(request).database, task_id, reason)
 
 
 async def _principal(request: Request) -> Principal | None:

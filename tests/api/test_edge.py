@@ -53,6 +53,17 @@ async def test_each_request_is_logged_with_its_id(client: httpx.AsyncClient, cap
     assert "routine" not in caplog.text
 
 
+@pytest.mark.parametrize("place", ["decisions", "unsubscribe"])
+async def test_a_link_that_decides_is_in_no_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        for path in (f"/{place}/a-live-token", f"/api/v1/{place}/a-live-token", f"/{place}/a-live-token/x"):
+            assert (await client.get(path)).status_code == 404
+    assert f"path='/{place}/...'" in caplog.text
+    assert "a-live-token" not in "".join(text for text in caplog.messages if "HTTP Request" not in text)
+
+
 async def test_requests_are_counted_by_route(client: httpx.AsyncClient) -> None:
     for name in ("assistant", "nobody", "other"):
         await client.get(f"/agents/{name}")

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from app.api import access
+from app.api.limits import Limit
 from app.db import Database
 from app.identity import create_key
 from tests.api.conftest import ADMIN_KEY, bearer
@@ -123,6 +125,19 @@ async def test_of_refused_calls_the_last_hundred_are_kept(client: httpx.AsyncCli
     await call(client, task)
     assert await database.fetchval("select count(*) from receipts where outcome = 'refused'") == 100
     assert await database.fetchval("select count(*) from receipts where body is not null") == 0
+
+
+async def test_of_too_many_forged_calls_no_rows_are_made(
+    guarded: httpx.AsyncClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "FORGERS", Limit("forger", 3, shared=False))
+    guarded.headers.update(bearer(ADMIN_KEY))
+    task = await create(guarded, {"verifier": "token"})
+    del guarded.headers["Authorization"]
+    answers = [(await call(guarded, task)).status_code for _ in range(5)]
+    assert answers == [401, 401, 401, 429, 429]
+    assert await database.fetchval("select refused_calls from tasks") == 3
+    assert await database.fetchval("select count(*) from receipts") == 3
 
 
 async def test_a_token_in_the_url_or_the_header(client: httpx.AsyncClient) -> None:
