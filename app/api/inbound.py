@@ -9,21 +9,36 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
-from fastapi import Request
+from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from app.answers import Answered, Mailbox, NeutralMail, SlackDoor, answers_to, click_of, mail_of, message_of
+from app import audit
+from app.answers import (
+    MAX_ADDRESS,
+    Answered,
+    Mailbox,
+    NeutralMail,
+    SlackDoor,
+    answers_to,
+    click_of,
+    mail_of,
+    message_of,
+)
 from app.api.access import Caller, count_forger, engine_of, may
 from app.api.openapi import schema_of
 from app.api.pages import Page, PageOf, paged
 from app.api.strict import is_json, joined_headers, raw_body, read_json, resource
+from app.conversations import lock
 from app.errors import MalformedBody, NotAvailable, NotFound, UnsupportedMediaType, WebhookRefused
 from app.executor import Engine
+from app.notifications.replies import revoke_replies
 from app.verifiers import Signed, slack
 
 router = resource("answers")
 
 Reads = Annotated[Caller, may("conversations:read")]
+Writes = Annotated[Caller, may("conversations:write")]
+Recipient = Annotated[str | None, Query(max_length=MAX_ADDRESS, description="Whose; all of them when it is left out.")]
 
 PATHS = ("/slack/", "/email/inbound")
 SLACK_BYTES = 1_000_000
@@ -82,6 +97,18 @@ async def list_answers(
     async with caller.transaction() as session:
         found = await answers_to(session, caller.workspace_id, conversation_id, after=page.after, limit=page.fetch)
     return page.cut(found, AnswerOut.model_validate)
+
+
+@router.delete(
+    "/conversations/{conversation_id}/reply-addresses", status_code=204, summary="Take no more answers by mail"
+)
+async def close_reply_addresses(conversation_id: UUID, caller: Writes, recipient: Recipient = None) -> None:
+    """Closes the addresses that mails of this conversation are answered to, for good: later mails to the same people have none."""
+    async with caller.database.engine_tx() as connection:
+        await lock(connection, caller.workspace_id, conversation_id)
+        await revoke_replies(connection, caller.workspace_id, conversation_id, recipient=recipient)
+        done = caller.entry("conversation.close_replies", "conversation", conversation_id, recipient=recipient)
+        await audit.record_engine(connection, done)
 
 
 @router.post("/slack/events", summary="Take an event from Slack", openapi_extra=JSON_BODY)

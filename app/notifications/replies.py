@@ -6,7 +6,7 @@ Each conversation has one per recipient. The token says by itself nothing and ca
 * `reply_address(...)` gives the address for the next mail, and keeps it open for `OPEN_DAYS` from then.
 * `token_of(...)` reads the token from an address that a mail came in for.
 * `find_reply(...)` finds the conversation and the recipient of a token; None when it is unknown, expired or revoked.
-* `revoke_replies(...)` closes the addresses of a conversation for good; they disappear with it, too.
+* `revoke_replies(...)` closes the addresses of a conversation, or one recipient's, for good; they disappear with it, too.
 
 The token proves that somebody had the mail, not who writes: the sender must be checked as well.
 """
@@ -36,7 +36,7 @@ where token_sha256 = $1 and expires_at > now() and revoked_at is null
 """
 REVOKE = """
 update reply_addresses set revoked_at = now()
-where workspace_id = $1 and conversation_id = $2 and revoked_at is null
+where workspace_id = $1 and conversation_id = $2 and ($3::text is null or address = lower($3)) and revoked_at is null
 """
 
 
@@ -80,9 +80,11 @@ async def find_reply(database: Database, token: str) -> ReplyTo | None:
     return ReplyTo(**dict(row)) if row else None
 
 
-async def revoke_replies(connection: Connection, workspace_id: UUID, conversation_id: UUID) -> None:
-    """Take no more answers by mail to what a conversation sent, now or later."""
-    await connection.execute(REVOKE, workspace_id, conversation_id)
+async def revoke_replies(
+    connection: Connection, workspace_id: UUID, conversation_id: UUID, *, recipient: str | None = None
+) -> None:
+    """Take no more answers by mail from whom a conversation has written to, or from one of them, now or later."""
+    await connection.execute(REVOKE, workspace_id, conversation_id, recipient)
 
 
 def _token(settings: Settings, row_id: UUID) -> str:

@@ -3,11 +3,13 @@
 import asyncio
 import base64
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from app.models import new_id
 from tests.answers.conftest import REPORT, Office, body_of, reply_to
+from tests.api.conftest import ADMIN_KEY, bearer
 from tests.notifications.servers import MailServer
 
 ANN = "ann@example.com"
@@ -166,7 +168,7 @@ async def test_who_lost_the_right_may_not_answer(office: Office, mail_server: Ma
     assert await office.database.fetchval("select principal_id from answers where outcome = 'message'") == principal
 
 
-@pytest.mark.parametrize("changed", ["token", "expired", "revoked", "elsewhere", "none"])
+@pytest.mark.parametrize("changed", ["token", "expired", "elsewhere", "none"])
 async def test_only_an_open_reply_address_leads_anywhere(office: Office, mail_server: MailServer, changed: str) -> None:
     mail = await reported(office, mail_server)
     address = str(mail["Reply-To"])
@@ -174,8 +176,6 @@ async def test_only_an_open_reply_address_leads_anywhere(office: Office, mail_se
         address = address[:10] + ("a" if address[10] != "a" else "b") + address[11:]
     elif changed == "expired":
         await office.database.execute("update reply_addresses set expires_at = now() - interval '1 second'")
-    elif changed == "revoked":
-        await office.database.execute("update reply_addresses set revoked_at = now()")
     elif changed == "elsewhere":
         address = address.replace("example.org", "example.net")
     else:
@@ -187,6 +187,25 @@ async def test_only_an_open_reply_address_leads_anywhere(office: Office, mail_se
         "challenge": None,
     }
     assert await office.answers() == []
+
+
+async def test_addresses_are_closed_for_good(office: Office, mail_server: MailServer) -> None:
+    mail = await reported(office, mail_server)
+    (conversation,) = await office.conversations()
+    url = f"/conversations/{conversation}/reply-addresses"
+    as_admin = {"headers": bearer(ADMIN_KEY)}
+    others = await office.http.delete(url, params={"recipient": "bob@example.com"}, **as_admin)
+    assert others.status_code == 204
+    assert (await office.mail_in(reply_to(mail, "Once more, please."))).json()["outcome"] == "message"
+    await office.settled()
+    assert mail_server.mails[-1]["Reply-To"] == mail["Reply-To"]
+    closed = await office.http.delete(url, params={"recipient": str(mail["To"]).upper()}, **as_admin)
+    assert closed.status_code == 204
+    assert (await office.mail_in(reply_to(mail, "And again."))).json()["outcome"] == "ignored"
+    (last, _) = (await office.get("/audit", action="conversation.close_replies"))["items"]
+    assert (last["subject_id"], last["detail"]) == (conversation, {"recipient": str(mail["To"]).upper()})
+    assert (await office.http.delete(f"/conversations/{uuid4()}/reply-addresses", **as_admin)).status_code == 404
+    assert (await office.http.delete(url)).status_code == 401
 
 
 async def test_two_conversations_do_not_mix(office: Office, mail_server: MailServer) -> None:

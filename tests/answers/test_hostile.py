@@ -146,6 +146,24 @@ async def _mail(office: Office, body: bytes) -> httpx.Response:
     return await office.http.post("/email/inbound", content=body, auth=("postmark", INBOUND), headers=headers)
 
 
+async def test_calls_of_webhooks(office: Office) -> None:
+    trigger = {"verifier": "none", "filter": {"path": "$.a", "equals": 1}, "correlation": "$.b"}
+    task = await office.post("/tasks", task_type="triggered", prompt="Go.", agent="reporter", trigger_config=trigger)
+    path, kind = f"/tasks/webhooks/{task['id']}", {"Content-Type": "application/json"}
+    for where, value, body in with_each({"a": 1, "b": "x", "c": "y"}, "a", "b", "c"):
+        taken_or_refused(await office.http.post(path, content=body, headers=kind), where, value)
+    for text in TEXTS:
+        raw = text.encode(errors="surrogatepass")
+        taken_or_refused(await office.http.post(path, content=raw, headers=kind), text[:100])
+        token = quote_from_bytes(raw[:2_000], safe="")
+        for url in (f"{path}?token={token}", f"/tasks/webhooks/{token}"):
+            taken_or_refused(await office.http.post(url, content=b"{}", headers=kind), url[:100])
+    for name in ("webhook-id", "x-github-delivery", "idempotency-key", "authorization", "x-parley-token"):
+        for header in HEADERS:
+            headers = [(b"content-type", b"application/json"), (name.encode(), header)]
+            taken_or_refused(await office.http.post(path, content=b'{"a": 1}', headers=headers), name, header)
+
+
 HEADERS = [
     b"",
     b"Basic",
