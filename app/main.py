@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -180,8 +180,9 @@ async def _watch(engine: Engine) -> None:
         return
     sender = Sender(engine.database, engine.means)
     while True:
-        with contextlib.suppress(DatabaseUnavailable):
+        with _outliving("watch"):
             await alerts.watch(engine.database, engine.settings)
+        with _outliving("send alerts"):
             await sender.send_due(alerts_only=True)
         await asyncio.sleep(WATCH_SECONDS)
 
@@ -190,8 +191,19 @@ async def _forget(engine: Engine) -> None:
     """Now and then, delete what is kept no longer."""
     while True:
         await asyncio.sleep(FORGET_SECONDS)
-        with contextlib.suppress(DatabaseUnavailable):
+        with _outliving("forget"):
             await idempotency.forget_old(engine.database)
+
+
+@contextlib.contextmanager
+def _outliving(chore: str) -> Generator[None]:
+    """Let a chore that comes again and again outlive what goes wrong once."""
+    try:
+        yield
+    except DatabaseUnavailable:
+        pass  # Whoever asks for something is told so.
+    except Exception:  # a defect in one look must not end the looking
+        log.exception("chore.broke", chore=chore)
 
 
 def __getattr__(name: str) -> Any:

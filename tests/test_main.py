@@ -106,3 +106,23 @@ def test_importing_reads_no_environment() -> None:
 def test_a_wrong_default_model_is_told_at_the_start(settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="DEFAULT_MODEL"):
         create_app(settings.model_copy(update={"default_model": "nonsense"}))
+
+
+@pytest.mark.parametrize("broken", ["app.main.alerts.watch", "app.main.Sender.send_due"])
+async def test_the_watch_for_alerts_goes_on_after_a_defect(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    named = settings.model_copy(update={"parley_alert_email": "admin@example.com"})
+    left, sent = iter([True]), asyncio.Event()
+
+    async def watch(*_: object, **__: object) -> int:
+        if next(left, False):
+            raise OSError("Input/output error")
+        sent.set()
+        return 0
+
+    monkeypatch.setattr("app.main.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(broken, watch)
+    app = create_app(named)
+    async with app.router.lifespan_context(app), asyncio.timeout(10):
+        await sent.wait()

@@ -222,7 +222,15 @@ class Engine:
     async def _resolve_all(self, task_id: UUID) -> None:
         with contextlib.suppress(DatabaseUnavailable):
             for run in await decided(self.database, task_id):
-                await self.resolve(run)
+                await self._resolve_apart(run)
+
+    async def _resolve_apart(self, run: Row) -> None:
+        try:
+            await self.resolve(run)
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # a defect that one run meets must not hold up the others
+            log.exception("run.not_resolved", run_id=str(run["id"]))
 
     async def resolve(self, run: Row) -> None:
         """Queue a run whose tasks have ended, or fail it."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
+import structlog
+
 from app.db import DEFAULT_WORKSPACE, Connection, Database
 from app.models import new_id
 from app.models.task import LAST_IS_OPEN
@@ -18,6 +20,8 @@ from app.notifications.notice import Notice
 from app.notifications.plan import message_id
 from app.notifications.slack import ALERTS_LABEL
 from app.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
 
 ALERT = "alert."
 LATE_SECONDS = 60
@@ -183,4 +187,10 @@ async def _disk(settings: Settings, hour: str) -> list[Alert]:
 
 
 def _usage(settings: Settings) -> shutil._ntuple_diskusage | None:  # pyright: ignore[reportPrivateUsage]
-    return shutil.disk_usage(settings.parley_home) if settings.parley_home.exists() else None
+    try:
+        return shutil.disk_usage(settings.parley_home)
+    except FileNotFoundError:
+        return None
+    except OSError as error:  # The other alerts are told all the same.
+        log.warning("alerts.disk_not_read", error=str(error))
+        return None

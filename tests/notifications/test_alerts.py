@@ -157,3 +157,13 @@ async def test_a_disk_that_is_nearly_full_is_told_of(
     monkeypatch.setattr("app.notifications.alerts._usage", lambda _: usage)
     found = [alert.kind for alert in await alerts.look(database, settings)]
     assert found == (["disk"] if free < alerts.LEAST_FREE else [])
+
+
+async def test_a_disk_that_can_not_be_asked_hides_no_other_alert(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(path: object) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("shutil.disk_usage", away)
+    desk.settings.parley_home.mkdir()
+    await desk.schedule(due=300)
+    assert [alert.kind for alert in await alerts.look(desk.database, desk.settings)] == ["scheduler_late"]

@@ -1,5 +1,6 @@
 """A worker lets runs go on whose tasks have ended, also when the process that should have done so died."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -97,3 +98,25 @@ async def test_nobody_needs_to_hear_of_it(
     resident.start()
     await check(world, runs)
     await resident.stop()
+
+
+async def test_one_dependent_that_meets_a_defect_does_not_hold_up_the_others(
+    engine: Engine, world: World, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await desk.create(**FIRST)
+    others = [await desk.create(**THEN, depends_on=on(first)) for _ in range(2)]
+    (run,) = await desk.runs(first.id)
+    await desk.end(run)
+    resolve, met = engine.resolve, []
+
+    async def broken_once(run: Any) -> None:
+        met.append(run["id"])
+        if len(met) == 1:
+            raise RuntimeError("a defect")
+        await resolve(run)
+
+    monkeypatch.setattr(engine, "resolve", broken_once)
+    engine.look_at_dependents(first.id)
+    await asyncio.gather(*engine._notes)
+    states = [(await desk.runs(other.id))[0]["state"] for other in others]
+    assert sorted(states) == ["queued", "waiting"]
