@@ -16,6 +16,7 @@ from tests.embedded.conftest import home as home_of_its_own
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
+COMMAND = re.compile(r"^    python3 dev\.py (\S.*)$", re.M)
 # curl itself where there is one, failing on a refusal; else what the examples use of it.
 CURL = """#!/bin/sh
 exec {curl} --fail-with-body "$@"
@@ -86,6 +87,24 @@ def run_page(page: Path, port: int, folder: Path) -> str:
     return done.stdout
 
 
+def run_commands(page: Path, folder: Path) -> str:
+    """What the commands of a page print; each with nothing typed into it."""
+    commands = COMMAND.findall(page.read_text(encoding="utf-8"))
+    script = "set -euo pipefail\n" + "".join(f"{sys.executable} -m app.cli {command}\n" for command in commands)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PARLEY_HOME": str(folder / ".parley")}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    return done.stdout
+
+
 def test_the_examples_run_as_they_stand(home: Path, port: int) -> None:
     readme = run_page(ROOT / "README.md", port, home)
     assert '"state":"completed"' in readme
@@ -96,6 +115,8 @@ def test_the_examples_run_as_they_stand(home: Path, port: int) -> None:
     quickstart = run_page(ROOT / "docs" / "quickstart.md", port, home)
     for said in ("40", "event: run.completed", "Monday through Friday", '"outcome":"run"', '"result":"PARLEY!"', "400"):
         assert said in quickstart, said
+    commands = run_commands(ROOT / "docs" / "quickstart.md", home)
+    assert "18446744073709551616" in commands
     webhooks = run_page(ROOT / "docs" / "webhooks.md", port, home)
     assert webhooks.count('"outcome":"run"') == 5, "three senders, the list of receipts, and the replay"
     assert '{"challenge":"3eZbrw1aB10FEMAGAZd4F"}' in webhooks

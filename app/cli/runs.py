@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import ID, Column, shown, value_at
+from app.cli.output import ID, Column, fail, shown, value_at
 from app.cli.session import Attach, Session, at, with_server
 from app.cli.watch import Transcript, wait_for
 
@@ -36,14 +36,20 @@ STEPS = [
 @with_server
 def run(
     session: Session,
-    agent: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.", show_default=False)],
-    task: Annotated[str, typer.Argument(metavar="TASK", help="What it shall do.", show_default=False)],
+    agent: Annotated[
+        str | None, typer.Argument(metavar="AGENT", help="The agent's name or id; `assistant` when left out.")
+    ] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="What it shall do.", show_default=False)] = None,
     wait: Wait = False,
     research: Annotated[bool, typer.Option("--research", help="Plan, read sources and write a cited report.")] = False,
     title: Annotated[str | None, typer.Option("--title", help="A title for lists.")] = None,
     attach: Attach = None,
 ) -> None:
     """Delegate a task to an agent; with --wait the exit code is 0 when it completed and 1 when not."""
+    if agent is None:
+        fail("say what it shall do: parley run [AGENT] TASK", code=2)
+    if task is None:  # One word alone is the task.
+        agent, task = "assistant", agent
     body: dict[str, Any] = {"task_type": "research" if research else "delegation", "agent": agent, "prompt": task}
     body |= session.attached(attach)
     made = session.client.post("/tasks", body | ({"title": title} if title else {}))

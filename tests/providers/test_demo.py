@@ -74,6 +74,10 @@ def chatbot(query: str) -> str:
     return "chatted"
 
 
+def execute_code(code: str) -> str:
+    return f"ran {code}"
+
+
 def send_invoice(customer: str) -> str:
     raise ToolFailed(f"{customer} has no address")
 
@@ -89,6 +93,7 @@ TOOLS = [
     count_words,
     add_numbers,
     chatbot,
+    execute_code,
     send_invoice,
 ]
 
@@ -129,6 +134,7 @@ async def test_arithmetic_goes_to_the_calculator(streamed: bool) -> None:
     [
         ("15% of 80", [("calculator", {"expression": "15/100*80"})]),
         ("Add 9 to 391, please.", [("calculator", {"expression": "391+9"})]),
+        ("Add 9 to 391.", [("calculator", {"expression": "391+9"})]),
         ("subtract 3 from 10", [("calculator", {"expression": "10-3"})]),
         ("divide 10 by 4", [("calculator", {"expression": "10/4"})]),
         ("2 plus 3 times 4", [("calculator", {"expression": "2+3*4"})]),
@@ -144,6 +150,19 @@ async def test_arithmetic_goes_to_the_calculator(streamed: bool) -> None:
         ("Ask the chatbot how it is", [("chatbot", {"query": "how it is"})]),
         ("notify me by email that the build is done", [("notify", {"text": "the build is done", "channel": "email"})]),
         ("On 2026-11-20, call 555-1234", []),
+        ("Prices at 2026-11-21T17:25:00+00:00.", []),
+        ("Prices at 2026-11-21T17:25:00Z and 2+2", [("calculator", {"expression": "2+2"})]),
+        ("Last time: 12*(3+4) = 84 (by `calculator`)", []),
+        ("count_words(text='a b', )", [("count_words", {"text": "a b"})]),
+        ("Then `add_numbers(a=1, b=-2.5)`, what is 2+2?", [("add_numbers", {"a": 1, "b": -2.5})]),
+        ('notify("It is done :)", channel="slack")', [("notify", {"text": "It is done :)", "channel": "slack"})]),
+        (
+            "calculator('2+2') add_numbers(4, b=1) teleport(a=1)",
+            [("calculator", {"expression": "2+2"}), ("add_numbers", {"a": 4, "b": 1})],
+        ),
+        ("notify(text=os.environ) and notify(", []),
+        ("Compute 2 to the power of 3 with execute_code", [("execute_code", {"code": "2**3"})]),
+        ("use execute_code: print(7)", [("execute_code", {"code": "print(7)"})]),
         ("send me a poem", []),
     ],
 )
@@ -229,6 +248,20 @@ async def test_data_is_told_and_what_is_asked_for_alone() -> None:
     one = await ask(["What is the total of the invoice?", invoice], tools=[])
     assert "- invoice.total: 42\n\n" in one.output
     assert "tea" not in one.output
+
+
+async def test_arguments_that_do_not_fit_are_told_not_repeated() -> None:
+    result = await ask("calculator()")
+    assert calls(result) == [("calculator", {})]
+    assert "`calculator` could not do it" in result.output
+    assert calls(await ask("calculator() calculator()")) == [("calculator", {})]
+    assert [name for name, _ in calls(await ask("chatbot() notify()"))] == ["chatbot", "notify"]
+
+
+async def test_the_report_before_is_no_wish() -> None:
+    last = "Here is what I did: 1. `reverse_string` answered: olleh 2. the time in Berlin"
+    fire = StructuredContent({"previous": {"outcome": "completed", "result": last}}, tag="fire")
+    assert calls(await ask([f"Last time: {last}. Now 2+2.", fire])) == [("calculator", {"expression": "2+2"})]
 
 
 def test_questions_about_a_question_can_be_read() -> None:
@@ -369,7 +402,23 @@ def test_arguments_are_json() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["<a>", "<a ", "```", "1", "(", "1+", "the a ", "tell by ", "search for ", "[1] a\n", "question a\n"]
+    "piece",
+    [
+        "<a>",
+        "<a ",
+        "```",
+        "1",
+        "(",
+        "1+",
+        "the a ",
+        "tell by ",
+        "search for ",
+        "[1] a\n",
+        "question a\n",
+        "notify(",
+        "notify('",
+        "calculator()",
+    ],
 )
 async def test_the_rules_are_quick_whatever_they_are_given(piece: str) -> None:
     began = time.process_time()

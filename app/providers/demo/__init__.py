@@ -83,10 +83,10 @@ def _next_call(turn: Turn, info: AgentInfo) -> Call | None:
 
 def _with_text(call: Call, turn: Turn) -> Call:
     """A notification without words of its own tells what was found so far; who is asked about the result is told it."""
-    if call.tool == "chatbot" and turn.results and _RESULT.search(call.arguments["query"]):
+    if call.tool == "chatbot" and turn.results and _RESULT.search(call.arguments.get("query", "")):
         query = f"{call.arguments['query'].rstrip(' .?!')}: {finding(turn.results[-1])}"
         return replace(call, arguments={"query": query})
-    if call.tool != "notify" or call.arguments["text"]:
+    if call.tool != "notify" or call.arguments.get("text"):
         return call
     text = explain(turn.results) if turn.results else body(turn)
     return replace(call, arguments={**call.arguments, "text": f"{text} {LABEL}"})

@@ -12,6 +12,7 @@ from app.providers.demo.memories import TOOLS as MEMORY_TOOLS
 from app.providers.demo.schedules import read_schedule
 from app.providers.demo.turn import Call
 from app.providers.demo.wholes import whole
+from app.providers.demo.written import written_out
 
 Tools = Mapping[str, ToolDefinition]
 
@@ -24,7 +25,7 @@ _BREAK = re.compile(
     re.IGNORECASE,
 )
 
-_TWO = r"\s+(-?\d[\d.]{0,30})\s+{}\s+(-?\d[\d.]{0,30})"
+_TWO = r"\s+(-?\d[\d.]{0,30})\s+{}\s+(-?\d[\d.]{0,30}(?<!\.))"
 _SPOKEN = (
     (re.compile(r"(\d[\d.]{0,30}) ?(?:%|percent)\s+of\s+", re.IGNORECASE), r"\1/100*"),
     (re.compile(r"(?<=\d),(?=\d{3}\b)"), ""),
@@ -40,7 +41,12 @@ _SPOKEN = (
 )
 _SUM = re.compile(r"(?<![\w.])(?:(?:sqrt|abs|round|min|max)\s*)?[-+(]{0,10}\d[\d\s.,()+*/%-]*")
 _OPERATION = re.compile(r"\d\s*\)*\s*(?:\*\*|//|[-+*/%])\s*[-+(]*\s*\d|(?:sqrt|abs|round|min|max)\s*\(")
-_NO_SUM = re.compile(r"\b\d{4}-\d{1,2}-\d{1,2}\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b|\b\d{3}-\d{4}\b")
+# Dates, instants and numbers of telephones.
+_NO_SUM = re.compile(
+    r"\b\d{4}-\d{1,2}-\d{1,2}(?:T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?\b|\b\d{1,2}/\d{1,2}/\d{2,4}\b|\b\d{3}-\d{4}\b"
+)
+_CREDIT = re.compile(r"\(by `\w+`\)")
+_TOLD = re.compile(r"\s*=\s*-?\d")
 
 _TIME = re.compile(
     r"what(?:'s| is)? the (?:current )?(?:time|date)|what time|time is it|current (?:time|date)|time now|what day|"
@@ -95,7 +101,10 @@ _LEAD = re.compile(
 
 
 def plan(text: str, tools: Tools) -> list[Call]:
-    """The calls a prompt asks for; a wish to be told comes last, when there is something to tell."""
+    """The calls a prompt writes out, else those it asks for; a wish to be told comes last, when there is something to tell."""
+    if written := written_out(text, tools):
+        return written[:MAX_CALLS]
+    text = _CREDIT.sub("", text)
     if scheduled := _schedule(text, tools):
         return [scheduled]
     if asked := whole(text, tools):
@@ -154,6 +163,18 @@ def _named(clause: str, tools: Tools) -> Iterator[Call]:
             yield Call(name, fill_arguments(tool.parameters_json_schema, clause[found.end() :]))
 
 
+def _code(clause: str, tools: Tools) -> Iterator[Call]:
+    """Code to run: what stands behind the tool's name, else the sum that the clause speaks of."""
+    before, name, behind = clause.partition("execute_code")
+    if not name or "execute_code" not in tools:
+        return
+    quoted = _QUOTED.search(behind) or _QUOTED.search(before)
+    code = next(filter(None, quoted.groups())) if quoted else behind.strip(" :")
+    sums = (str(call.arguments["expression"]) for call in _arithmetic(before, tools))
+    if code := code or next(sums, ""):
+        yield Call("execute_code", {"code": code})
+
+
 def _arithmetic(clause: str, tools: Tools) -> Iterator[Call]:
     del tools
     text = _NO_SUM.sub(" ", _URL.sub(" ", clause))
@@ -161,7 +182,8 @@ def _arithmetic(clause: str, tools: Tools) -> Iterator[Call]:
         text = pattern.sub(sign, text)
     for match in _SUM.finditer(text):
         expression = _balanced(match[0])
-        if _OPERATION.search(expression) and _is_expression(expression):
+        told = _TOLD.match(text, match.end())
+        if _OPERATION.search(expression) and _is_expression(expression) and not told:
             yield Call("calculator", {"expression": expression})
 
 
@@ -241,6 +263,7 @@ def _fitting(clause: str, tools: Tools) -> Iterator[Call]:
 # The first rule that finds something decides a clause.
 _RULES: tuple[Callable[[str, Tools], Iterator[Call]], ...] = (
     remembered,
+    _code,
     _named,
     _fetch,
     _time,

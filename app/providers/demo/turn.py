@@ -61,8 +61,15 @@ class Turn:
         if self.prompt:
             self.earlier.append(self.prompt)
         self.prompt = prompt
-        self.wish = without_data(prompt)[:MAX_WISH]
+        self.wish = without_data(prompt.replace(self._told_before, " ") if self._told_before else prompt)[:MAX_WISH]
         self.results = []
+
+    @property
+    def _told_before(self) -> str:
+        """The report that a schedule gave before: a prompt may quote it."""
+        fire: dict[str, Any] = self.data.get("fire") or {}
+        previous: dict[str, Any] = fire.get("previous") or {}
+        return previous.get("result") or ""
 
 
 def read_turn(messages: Sequence[ModelMessage], tools: Iterable[ToolDefinition]) -> Turn:
