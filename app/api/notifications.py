@@ -22,6 +22,7 @@ from app.notifications.files import Files
 from app.notifications.notice import RULES
 from app.notifications.plan import message_id
 from app.notifications.preview import previewed
+from app.notifications.registry import addresses
 
 router = resource("notifications")
 
@@ -80,7 +81,7 @@ async def try_channels(body: TestBody, caller: Writer) -> TestOut:
     results = [
         await _try(engine.means, caller, name, address, task_id, stored)
         for name in config.channels
-        for address in CHANNELS[name].addresses(config, default_slack=default_slack)
+        for address in addresses(name, config, default_slack=default_slack)
     ]
     return TestOut(results=results)
 

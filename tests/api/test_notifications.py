@@ -76,6 +76,13 @@ async def test_a_tasks_own_addresses_are_tried(client: httpx.AsyncClient) -> Non
     assert [(each["channel"], each["ok"]) for each in answer.json()["results"]] == [("email", True)]
 
 
+async def test_a_channel_that_is_gone_says_so_when_it_is_tried(client: httpx.AsyncClient, database: Database) -> None:
+    task_id = await a_task(client)
+    await database.execute("update tasks set notification_config = $1", {"channels": ["pager"]})
+    (tried,) = (await client.post("/notifications/test", json={"task_id": task_id})).json()["results"]
+    assert (tried["channel"], tried["ok"], tried["detail"]) == ("pager", False, "this version has no channel 'pager'")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
