@@ -41,6 +41,7 @@ LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 MAX_ERROR = 500
 # A send is given up well before its lease runs out, so that nobody else begins while it may still land.
 SEND_SECONDS, LEASE_SECONDS = 45.0, 75.0
+MOST_TO_ONE, MOST_OF_ONE = 10, 20  # On the way at once: to one address, from one workspace. A batch may go beyond.
 
 INSERT = """
 insert into deliveries (id, workspace_id, conversation_id, event_seq, event, run_id, task_id, channel, address,
@@ -48,12 +49,20 @@ insert into deliveries (id, workspace_id, conversation_id, event_seq, event, run
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 on conflict do nothing
 """
-# One sender per delivery: the lock, the lease and the raised fence are taken in one statement.
-CLAIM = """
-with due as (
-    select id from deliveries
+# One sender per delivery: the lock, the lease and the raised fence are taken in one statement. Receivers that do not answer
+# hold up no others: beyond a share, what goes to the addresses of one workspace waits. All mail goes to the operator's server.
+CLAIM = f"""
+with away as materialized (
+    select workspace_id, channel, address, count(*) over (partition by workspace_id) as of_workspace,
+        count(*) over (partition by workspace_id, channel, address) as of_address
+    from deliveries where state = 'sending' and lease_until >= now() and channel <> 'email'
+), due as (
+    select id from deliveries d
     where ((state = 'pending' and next_attempt_at <= now()) or (state = 'sending' and lease_until < now()))
         and (event like 'alert.%' or not $3)
+        and (channel = 'email' or not exists (
+            select from away a where a.workspace_id = d.workspace_id and (of_workspace >= {MOST_OF_ONE}
+                or of_address >= {MOST_TO_ONE} and a.channel = d.channel and a.address = d.address)))
     order by next_attempt_at limit $1 for no key update skip locked
 )
 update deliveries d

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -217,6 +218,35 @@ async def test_a_dead_senders_delivery_is_taken_over_and_its_late_word_ignored(
     assert (row["state"], row["attempts"], row["fence"]) == ("sent", 2, 2)
 
 
+OF = """
+insert into deliveries (id, workspace_id, event, channel, address, message_id, payload, next_attempt_at)
+select gen_random_uuid(), $1, 'run.completed', $2, $3, gen_random_uuid()::text, '{}', now() - make_interval(secs => $4)
+from generate_series(1, $5)
+"""
+
+
+async def test_receivers_that_do_not_answer_hold_up_no_others(database: Database) -> None:
+    async def claimed() -> Counter[str]:
+        async with database.engine_tx() as connection:
+            return Counter(each.row["address"] for each in await claim(connection, 10))
+
+    other = uuid4()
+    async with without_foreign_keys(database) as connection:
+        for workspace, channel, address, age, number in (
+            (WORKSPACE, "webhook", "https://hangs.example", 60.0, 50),
+            (WORKSPACE, "webhook", "https://hangs.example/too", 50.0, 50),
+            (WORKSPACE, "email", "mail@example.com", 40.0, 4),
+            (other, "webhook", "https://hangs.example", 30.0, 5),
+        ):
+            await connection.execute(OF, workspace, channel, address, age, number)
+    assert await claimed() == {"https://hangs.example": 10}
+    assert await claimed() == {"https://hangs.example/too": 10}
+    assert await claimed() == {"mail@example.com": 4, "https://hangs.example": 5}  # The latter of the other workspace.
+    assert await claimed() == {}
+    await database.execute("update deliveries set lease_until = now() where workspace_id = $1", WORKSPACE)
+    assert await claimed() == {"https://hangs.example": 10}  # Their senders died.
+
+
 async def test_of_those_marked_together_each_has_its_own_fence(database: Database, means: MakeMeans) -> None:
     for seq in (7, 8, 9):
         await put(database, event_seq=seq)
@@ -242,7 +272,7 @@ async def test_what_was_captured_is_said_of_each_of_those_marked_together(databa
 async def test_a_server_that_ends_its_connections_in_a_batch_loses_and_doubles_nothing(
     database: Database, means: MakeMeans
 ) -> None:
-    for seq in range(1, 31):
+    for seq in range(1, 21):
         await put(database, event_seq=seq)
     async with ShortTempered(most=2, at="MAIL", says="421 too many mails") as server:
         sender = Sender(database, means(smtp_host="127.0.0.1", smtp_port=server.port))
