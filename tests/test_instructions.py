@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.agents.template import check_instructions, render_instructions
+from app.agents.template import check_instructions, check_template, render_instructions
 from app.errors import InvalidRequest, RunFailed
 
 VALUES = {
@@ -30,7 +30,7 @@ TOO_MUCH = "it does too much"
     ],
 )  # fmt: skip
 def test_instructions_say_what_the_values_say(text: str, rendered: str | None) -> None:
-    check_instructions(text)
+    check_template(text, "instructions")
     assert render_instructions(text, VALUES) == rendered or rendered is None
 
 
@@ -69,13 +69,13 @@ def test_instructions_loop_over_a_thousand_rows() -> None:
 )
 def test_instructions_that_would_hold_the_process_are_refused(text: str, why: str) -> None:
     with pytest.raises(InvalidRequest, match=why) as caught:
-        check_instructions(text)
+        check_template(text, "instructions")
     assert caught.value.field == "instructions"
 
 
 def test_the_work_of_a_run_is_counted_with_its_values() -> None:
     text = "{% for a in context.rows %}{% for b in context.rows %}{% endfor %}{% endfor %}"
-    check_instructions(text)
+    check_template(text, "instructions")
     with pytest.raises(RunFailed, match=TOO_MUCH):
         render_instructions(text, VALUES)
 
@@ -88,3 +88,16 @@ def test_json_is_not_stretched() -> None:
 def test_every_rendering_has_the_whole_effort() -> None:
     text = "{% for a in context.rows %}{% for b in user.tags %}{{ a.s }}{% endfor %}{% endfor %}"
     assert len({render_instructions(text, VALUES) for _ in range(10)}) == 1
+
+
+@pytest.mark.parametrize("text", ["{{ nonsense }}", "{% if person.name %}x{% endif %}"])
+def test_what_no_run_has_is_refused(text: str) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"line 1: there is no '\w+'; there are context, title, today, user"
+    ) as refused:
+        check_instructions(text)
+    assert refused.value.field == "instructions"
+
+
+def test_what_runs_have_may_be_named() -> None:
+    check_instructions("{% set a = today[:4] %}{{ a }} {{ user }} {{ title|upper }} {{ context.customer.plan }}")

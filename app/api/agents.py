@@ -34,6 +34,7 @@ EXAMPLE = {
     "tools": ["calculator", "current_time"],
     "limits": {"requests": 20, "cost_usd": 0.5},
 }
+STATUS = "`published`: it is served; `superseded`: it was once; `draft`: it never was."
 
 Reads = Annotated[Caller, may("agents:read")]
 Writes = Annotated[Caller, may("agents:write")]
@@ -47,11 +48,11 @@ class AgentOut(AgentFields):
     version: int = Field(description="The version whose fields are shown.", examples=[1])
     published_version: int = Field(description="The version that is served.", examples=[1])
     latest_version: int = Field(description="The newest version, a draft when it is not the served one.", examples=[2])
-    status: str = Field(description="`published`, or `draft` for a version that is not served.", examples=["published"])
+    status: str = Field(description=STATUS, examples=["published"])
     sha256: str = Field(description="Names the version's content.")
     published_at: datetime | None = Field(description="When the version was published last; null: never.")
     archived_at: datetime | None = Field(description="When the agent was deleted; null: it is in service.")
-    created_at: datetime
+    created_at: datetime = Field(description="When the agent was made; in a list of versions, when the version was.")
     updated_at: datetime
     warnings: list[Warned] = Field(default_factory=list[Warned])
 
@@ -110,11 +111,11 @@ def show(agent: Agent, version: AgentVersion, settings: Settings) -> AgentOut:
             "version": version.version,
             "published_version": agent.published_version,
             "latest_version": agent.latest_version,
-            "status": "published" if served else "draft",
+            "status": "published" if served else "superseded" if version.published_at else "draft",
             "sha256": version.sha256,
             "published_at": version.published_at,
             "archived_at": agent.deleted_at,
-            "created_at": version.created_at if not served else agent.created_at,
+            "created_at": agent.created_at,
             "updated_at": agent.updated_at,
             "warnings": warnings_of(spec, settings),
         }
@@ -293,7 +294,11 @@ async def list_versions(agent: str, caller: Reads, page: Annotated[PageOf, paged
     async with caller.transaction() as session:
         row = await agents.get(session, caller.workspace_id, agent)
         rows = await agents.versions(session, row, before=page.number, limit=page.fetch)
-        return page.cut(rows, lambda each: show(row, each, caller.settings), key=lambda each: each.version)
+
+        def shown(version: AgentVersion) -> AgentOut:
+            return show(row, version, caller.settings).model_copy(update={"created_at": version.created_at})
+
+        return page.cut(rows, shown, key=lambda each: each.version)
 
 
 @router.get("/agents/{agent}/diff", summary="Compare versions")

@@ -6,7 +6,7 @@ from app import cron
 from app.agents.template import check_names, render_instructions
 from app.conversations import given_with
 from app.db import Row
-from app.errors import InvalidRequest, RunFailed
+from app.errors import RunFailed
 from app.messages import Json, clean_text, structured
 
 EXCERPT = 2000
@@ -27,10 +27,7 @@ def check_prompt(prompt: str) -> None:
     Raises:
         InvalidRequest: with the line and what is wrong there.
     """
-    try:
-        check_names(prompt, NAMES)
-    except InvalidRequest as error:
-        raise InvalidRequest(error.detail, field="prompt") from error
+    check_names(prompt, NAMES, "prompt")
 
 
 def said(task: Row, due_at: datetime) -> str:

@@ -47,6 +47,20 @@ async def test_rollbacks_step_through_what_was_published(client: httpx.AsyncClie
     assert (unknown.status_code, unknown.json()["field"]) == (422, "version")
 
 
+async def test_a_list_of_versions_tells_when_each_was_made_and_whether_it_was_served(client: httpx.AsyncClient) -> None:
+    made = (await client.post("/agents", json={"name": "reporter", "instructions": "one"})).json()
+    await drafted(client, "two", publish=True)
+    await drafted(client, "three")
+    versions = (await client.get("/agents/reporter/versions")).json()["items"]
+    assert [each["status"] for each in versions] == ["draft", "published", "superseded"]
+    third, second, first = (each["created_at"] for each in versions)
+    assert third > second > first
+    assert (await client.get("/agents/reporter")).json()["created_at"] == made["created_at"]
+    await rolled_back(client)
+    versions = (await client.get("/agents/reporter/versions")).json()["items"]
+    assert [each["status"] for each in versions] == ["draft", "superseded", "published"]
+
+
 async def test_publishes_at_once_leave_an_order(client: httpx.AsyncClient) -> None:
     await client.post("/agents", json={"name": "reporter", "instructions": "one"})
     await drafted(client, "two")
