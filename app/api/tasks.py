@@ -119,7 +119,7 @@ class FireOut(BaseModel):
     count: int = Field(description="Instants in the stretch.")
     outcome: Literal["run", "skipped", "missed"]
     reason: str | None
-    run_id: UUID | None
+    run_id: UUID | None = Field(description="What it started, or the run that tried it again last.")
     unchanged: bool = Field(False, description="Its run found nothing new; nobody was told.")
 
 

@@ -75,6 +75,8 @@ left join lateral (select body, consumed_seq from inputs where run_id = r.id and
     on true
 where r.id = $1
 """
+# The run of a fire is the one that tries it last: later starts wait for it, and are told what it reports.
+TRY_AGAIN = "update fires set run_id = $2 where id = $1"
 CONVERSATION_OF = "select conversation_id from runs where id = $1 and workspace_id = $2"
 
 
@@ -141,7 +143,10 @@ async def retry(
     turn = Turn(text, said, principal_id=principal_id, run=keep, run_id=new_run_id or new_id())
     if origin == "fork":
         return await fork(connection, settings, workspace_id, conversation_id, row["before_seq"], turn)
-    return await reply(connection, settings, workspace_id, conversation_id, turn)
+    accepted = await reply(connection, settings, workspace_id, conversation_id, turn)
+    if row["fire_id"] and accepted.run_id == turn.run_id:
+        await connection.execute(TRY_AGAIN, row["fire_id"], turn.run_id)
+    return accepted
 
 
 COPY_CONVERSATION = """

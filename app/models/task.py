@@ -9,15 +9,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.table import Base, Owned, points_at, unique_in_workspace
 
-# The run of a fire `f`, or the one that tried it again last.
-LATEST_TRY = """
-select r.* from runs r
-where r.task_id = f.task_id and r.fire_id = f.id and r.id >= f.run_id order by r.id desc limit 1
-"""
 # Whether the run of the last fire of a task `t` has not ended.
-LAST_IS_OPEN = f"""
-exists (select from (select * from fires f where f.task_id = t.id and f.outcome = 'run' order by f.id desc limit 1) f
-    join lateral ({LATEST_TRY}) r on r.state in ('queued', 'running', 'waiting'))
+LAST_IS_OPEN = """
+exists (select from runs r where r.state in ('queued', 'running', 'waiting') and r.id = (
+    select f.run_id from fires f where f.task_id = t.id and f.outcome = 'run' order by f.id desc limit 1))
 """
 
 

@@ -8,15 +8,14 @@ from uuid import UUID
 from app.conversations import Accepted, AgentRef, NewConversation, Turn, reply, start, task_run
 from app.db import Connection, Row
 from app.models import new_id
-from app.models.task import LATEST_TRY
 from app.patterns import PATTERNS
 from app.settings import Settings
 from app.tasks import say
 
-# A task with its agent, the run of its last fire, as it was last tried, and the run whose report the next start is told:
-# the last one that had something to tell. The one that found nothing new, or failed, was itself told of it. A start that
-# is trusted is told no report of one that is not: that would speak with its trust.
-READ = f"""
+# A task with its agent, the run of its last fire, and the run whose report the next start is told: the last one that had
+# something to tell. The one that found nothing new, or failed, was itself told of it. A start that is trusted is told no
+# report of one that is not: that would speak with its trust.
+READ = """
 select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last_run_id,
     p.conversation_id as last_conversation_id, p.outcome as last_outcome, p.finished_at as last_finished_at,
     coalesce(p.state in ('queued', 'running', 'waiting'), false) as last_is_open,
@@ -27,17 +26,17 @@ select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last
 from tasks t join agents a on a.id = t.agent_id
 left join conversations own on own.id = t.conversation_id and t.conversation = 'same'
 left join lateral (
-    select f.id, r.id as run_id, r.conversation_id, r.state, r.finished_at,
+    select f.id, f.run_id, r.conversation_id, r.state, r.finished_at,
         case when r.unchanged then 'no_change' else r.state end as outcome,
         case when r.state = 'completed' and not r.unchanged then r.id else f.told_run_id end as told_run_id
-    from fires f join lateral ({LATEST_TRY}) r on true
+    from fires f join runs r on r.id = f.run_id
     where f.task_id = t.id and f.outcome = 'run' order by f.id desc limit 1) p on true
 left join runs told on told.id = p.told_run_id
 left join conversations c on c.id = told.conversation_id
 left join lateral (
     select json_agg(json_build_object('due_at', x.due_at, 'outcome', x.outcome)) as earlier from (
         select f.due_at, case when r.unchanged then 'no_change' else r.state end as outcome
-        from fires f join lateral ({LATEST_TRY}) r on true
+        from fires f join runs r on r.id = f.run_id
         where f.task_id = t.id and f.outcome = 'run' and f.id < p.id order by f.id desc limit 5) x) e on true
 """
 
