@@ -56,6 +56,8 @@ Channel = Literal["email", "slack", "webhook"]
 EventName = Literal["started", "progress", "waiting", "completed", "failed", "cancelled", "recovered", "budget"]
 DEFAULT_EVENTS: tuple[EventName, ...] = ("completed", "failed", "waiting")
 LATER_EVENTS: tuple[EventName, ...] = ("budget",)  # With the budgets of runs and tasks.
+BURST = 20  # Messages of one task to one address within DIGEST_SECONDS: nobody reads more one by one.
+DIGEST_SECONDS = 300
 EXTENDED: dict[str, None] = {}  # Channels that extensions add, in their order.
 STORED = {"stored": True}  # Says to the validation that a config was checked when it was written.
 
@@ -110,7 +112,11 @@ class Rules(BaseModel):
         None, description="Tell an outcome only when it differs from the one that was told last."
     )
     digest_after: int | None = Field(
-        None, ge=1, le=1000, description="More messages than this within digest_seconds become one digest."
+        None,
+        ge=0,
+        le=1000,
+        description=f"More messages than this within digest_seconds become one digest; 0 for never. Left out, it is {BURST} "
+        "for people, and never for the webhook channel.",
     )
     digest_seconds: int | None = Field(None, ge=1, le=86_400, description="How long a digest collects; 300 by default.")
 

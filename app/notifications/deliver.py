@@ -22,6 +22,7 @@ from app.events import StoredEvent
 from app.models import new_id
 from app.notifications import alerts
 from app.notifications.channel import Channel, Envelope, Means, SendResult
+from app.notifications.config import BURST, DIGEST_SECONDS
 from app.notifications.decision_links import decision_url
 from app.notifications.files import Files
 from app.notifications.mutes import unsubscribe_url
@@ -75,7 +76,13 @@ returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event,
     exists (select from mutes m where m.workspace_id = d.workspace_id and m.channel = d.channel
         and m.address = lower(d.address) and (m.task_id = d.task_id or m.conversation_id = d.conversation_id)) as muted,
     exists (select from artifacts a where a.workspace_id = d.workspace_id and a.conversation_id = d.conversation_id
-        and a.run_id = d.run_id) as has_files
+        and a.run_id = d.run_id) as has_files,
+    -- Whether there may be more of its task than is told one by one; a digest says that there was.
+    d.task_id is not null and (select coalesce(sum(weight), 0) from (
+        select case b.event when 'digest' then $5::int else 1 end as weight from deliveries b
+        where b.task_id = d.task_id and b.channel = d.channel and b.address = d.address
+            and b.created_at > now() - interval '1 day' and (b.state in ('pending', 'sending')
+            or coalesce(b.admitted_at, b.sent_at) > now() - make_interval(secs => $4)) limit $5) lately) >= $5 as crowded
 """
 # Only the holder of the last fence says how it went; each row has its own, also where many are marked together.
 SENT = """
@@ -191,7 +198,8 @@ async def plan_updates(conn: Connection, workspace_id: UUID, event: StoredEvent)
 
 async def claim(conn: Connection, limit: int, *, alerts_only: bool = False) -> list[Claimed]:
     """Take up to `limit` due deliveries, those of dead senders among them."""
-    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, limit, LEASE_SECONDS, alerts_only)]
+    values = (limit, LEASE_SECONDS, alerts_only, DIGEST_SECONDS, BURST + 1)
+    return [Claimed.of_row(row) for row in await conn.fetch(CLAIM, *values)]
 
 
 def retry_delay(attempts: int, retry_after: float | None = None) -> float:

@@ -13,13 +13,13 @@ from uuid import UUID
 
 from app.db import Connection, Database, Row
 from app.models import new_id
-from app.notifications.config import Rules
+from app.notifications.config import BURST, DIGEST_SECONDS, Rules
 from app.notifications.notice import DECISION, RULES, Notice
 from app.notifications.plan import message_id
+from app.notifications.slack import WEBHOOK
 from app.notifications.words import MAX_LINE, headline
 
 DIGEST = "digest"
-DIGEST_SECONDS = 300
 MAX_IN_DIGEST = 50
 # Only these say how a task does; a change among them is what `only_changes` tells.
 OUTCOMES = ("run.completed", "run.failed", "run.cancelled")
@@ -54,6 +54,15 @@ class Judged:
     recovered: bool
     rules: Rules
 
+    @property
+    def singly(self) -> int:
+        """How many messages go out one by one before the next ones become a digest; 0 when all do."""
+        if _in_place(self.channel, self.address, self.event):
+            return 0
+        # A program wants each call, however many there are.
+        usual = 0 if self.channel == "webhook" else BURST
+        return usual if self.rules.digest_after is None else self.rules.digest_after
+
     @classmethod
     def of_row(cls, row: Row) -> Self:
         """Take a claimed row; what the task leaves open its workspace says."""
@@ -82,8 +91,17 @@ def needs_judging(row: Row) -> bool:
     """Whether the history of its task decides about a claimed delivery."""
     if row["task_id"] is None or row["admitted_at"] or row["resend_of"] or RULES.get(row["event"]) in (None, "waiting"):
         return False
-    rules = Judged.of_row(row).rules
-    return bool(row["held"] or rules.cooldown_seconds or rules.only_changes or rules.digest_after)
+    if row["payload"].get("thread"):
+        return False  # Somebody has asked for it.
+    of = Judged.of_row(row)
+    # Without rules of its own only a task of which there is much is looked at.
+    burst = of.singly if of.rules.digest_after is not None else of.singly and row["crowded"]
+    return bool(row["held"] or of.rules.cooldown_seconds or of.rules.only_changes or burst)
+
+
+def _in_place(channel: str, address: str, event: str) -> bool:
+    """Whether a message changes one that is there: the bot tells in one how a run goes."""
+    return channel == "slack" and not address.startswith(WEBHOOK) and RULES.get(event) in ("started", "progress")
 
 
 # One at a time per task, channel and address; the lock goes with the transaction.
@@ -135,7 +153,10 @@ def _verdict(of: Judged, told: Sequence[Row]) -> Verdict:
     if rules.only_changes and of.event in OUTCOMES and last and last["fingerprint"] == of.fingerprint:
         return Verdict(f"nothing changed since {_when(last['at'])}")
     window = rules.digest_seconds or DIGEST_SECONDS
-    if rules.digest_after and sum(row["age"] < window for row in told if row["event"] != DIGEST) >= rules.digest_after:
+    lately = [row["event"] for row in told if row["age"] < window]
+    one_by_one = [event for event in lately if event != DIGEST and not _in_place(of.channel, of.address, event)]
+    # A burst goes on until there was no digest for as long as one collects.
+    if of.singly and (len(one_by_one) >= of.singly or DIGEST in lately):
         return Verdict(hold_seconds=window)
     return Verdict()
 

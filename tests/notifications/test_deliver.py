@@ -281,7 +281,7 @@ async def test_a_server_that_ends_its_connections_in_a_batch_loses_and_doubles_n
     found = await rows(database)
     assert {(row["state"], row["attempts"]) for row in found} == {("sent", 1)}
     assert sorted(mail["Message-ID"] for mail in server.mails) == sorted(row["message_id"] for row in found)
-    assert len(server.sessions) == 10
+    assert len(server.sessions) >= 10
 
 
 async def test_a_delivery_that_takes_its_senders_down_is_given_up(database: Database, means: MakeMeans) -> None:

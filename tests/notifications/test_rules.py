@@ -1,6 +1,7 @@
 """Rules: cool-down, only changes, digests, mutes and the rules of a workspace, on a real PostgreSQL."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -180,6 +181,50 @@ async def test_a_burst_becomes_one_digest(desk_of: Any) -> None:
     assert digest["payload"]["finished_at"]
     assert (await desk.rows())[2:6] == [("suppressed", f"told in the digest {digest['id']}")] * 4
     assert await desk.send() == []
+
+
+async def test_a_burst_becomes_a_digest_where_nothing_else_is_said(desk_of: Any) -> None:
+    desk = await desk_of()
+    for number in range(50):
+        await desk.tell(text=f"report {number}")
+    assert await desk.send() == ["Completed: Report"] * 20
+    assert Counter(state for state, _ in await desk.rows()) == {"sent": 20, "pending": 30}
+    await desk.age(301)
+    assert await desk.send() == ["Digest: 30 messages about Report"]
+    for number in range(3):
+        await desk.tell(text=f"more {number}")
+        assert await desk.send() == []  # The burst goes on.
+    await desk.age(301)
+    assert await desk.send() == ["Digest: 3 messages about Report"]
+    await desk.age(301)
+    await desk.tell()
+    assert await desk.send() == ["Completed: Report"]
+
+
+async def test_a_few_reports_go_at_once_and_a_burst_is_one_of_an_address(desk_of: Any) -> None:
+    desks = [await desk_of() for _ in range(2)]
+    for desk in desks:
+        for _ in range(20):
+            await desk.tell()
+    await desks[0].send()
+    assert await desks[0].rows() == [("sent", None)] * 40
+
+
+@pytest.mark.parametrize("rules", [{"digest_after": 0}, {"on": ["waiting"]}])
+async def test_bursts_go_out_where_that_is_asked_for_and_questions_always(desk_of: Any, rules: dict[str, Any]) -> None:
+    desk = await desk_of(**rules)
+    for _ in range(25):
+        await desk.tell("run.waiting" if "on" in rules else "run.completed")
+    assert len(await desk.send()) == 25
+
+
+async def test_a_program_gets_every_call(desk_of: Any, database: Database) -> None:
+    config = {"channels": ["webhook"], "callback_url": "http://127.0.0.1:1/none", "email_address": None}
+    desk = await desk_of(**config)
+    for _ in range(25):
+        await desk.tell()
+    await desk.send()
+    assert await database.fetchval("select count(*) from deliveries where held") == 0
 
 
 async def test_one_alone_that_was_held_is_sent_as_it_is(desk_of: Any) -> None:

@@ -167,6 +167,19 @@ async def test_progress_stays_one_message(office: Office) -> None:
     assert {state for _, state, _ in await office.states()} == {"sent"}
 
 
+async def test_progress_that_changes_a_message_is_no_burst(office: Office) -> None:
+    claim = await office.run()
+    await office.steps(claim)
+    await office.send()
+    for number in range(25):
+        await office.progress(claim, "reading", number)
+        await office.send()
+    await office.world.settle(claim, Outcome(RunState.COMPLETED, result="All is well."), claim.fenced)
+    await office.send()
+    assert {state for _, state, _ in await office.states()} == {"sent"}
+    assert [message["text"] for message in office.slack.thread("COPS")] == ["Progress: Report", "Completed: Report"]
+
+
 async def test_older_progress_does_not_take_the_place_of_newer(office: Office) -> None:
     claim = await office.run()
     await office.steps(claim)

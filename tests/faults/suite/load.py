@@ -525,7 +525,7 @@ async def prepare(stage: Stage, memory: Memory, seed: int, *, hooks: int = 4, sc
             "interval_seconds": 10,
             "agent": "suite",
             "prompt": f"name=s{number}-{{{{ fire_time }}}} tools=note words=3 pause=0.02",
-            "notification_config": {"email_address": ADDRESS} if number == 0 else None,
+            "notification_config": {"email_address": ADDRESS, "digest_after": 0} if number == 0 else None,
             "overlap": "allow" if number % 2 else "skip",
         }
         memory.schedules.append(UUID((await api.post("/tasks", body))["id"]))
