@@ -19,6 +19,7 @@ from app.models.task import LAST_IS_OPEN
 from app.notifications.notice import Notice
 from app.notifications.plan import message_id
 from app.notifications.slack import ALERTS_LABEL
+from app.notifications.text import one_line
 from app.settings import Settings
 
 log = structlog.stdlib.get_logger(__name__)
@@ -26,6 +27,7 @@ log = structlog.stdlib.get_logger(__name__)
 ALERT = "alert."
 LATE_SECONDS = 60
 ALONE_SECONDS = 30
+MAX_SAID = 500
 LEAST_FREE = 0.05  # Of the disk that PARLEY_HOME is on.
 
 
@@ -56,14 +58,20 @@ values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing
 
 def task_paused(task_id: UUID | None, title: str, reason: str, occasion: str) -> Alert:
     """A task that was paused by its failures, or by a schedule or prompt that can't be read any more."""
-    said = f"{reason}\n\nPut it right, then enable the task: `POST /tasks/{task_id}/enable`."
+    said = f"{_quoted(reason)}\n\nPut it right, then enable the task: `POST /tasks/{task_id}/enable`."
     return Alert("task_paused", occasion, f"the task {title or 'untitled'} was paused", said)
 
 
 def delivery_dead(channel: str, address: str, error: str, hour: str) -> Alert:
     """A message that was given up; of a channel once an hour."""
-    said = f"The last was to {address}: {error}\n\n`parley notify list --state dead` shows all; `parley notify resend` sends them again."
+    last = f"The last was to {_quoted(address)}: {_quoted(error)}"
+    said = f"{last}\n\n`parley notify list --state dead` shows all; `parley notify resend` sends them again."
     return Alert("delivery_dead", f"{channel} {hour}", f"messages by {channel} are not delivered", said, not_by=channel)
+
+
+def _quoted(said: str) -> str:
+    """Words of others, as code: no markup in them counts."""
+    return f"`{one_line(said, MAX_SAID).replace('`', chr(39))}`"
 
 
 def addresses(settings: Settings) -> list[tuple[str, str]]:

@@ -35,6 +35,7 @@ BUTTONS = {
 }
 # These let a call run: nobody may press them without having seen all of its arguments.
 RUNNING = frozenset({"approve", "repeat"})
+CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 IMAGE = re.compile(r"!\[([^\[\]\n]*)\]\([^()\s]*\)")
 LINK = re.compile(r"\[([^\[\]\n|]+)\]\((https?://[^()\s|]+)\)")
 HEADING = re.compile(r"^#{1,6}[ \t]+([^\n]+)$", re.MULTILINE)
@@ -177,8 +178,18 @@ def mrkdwn(text: str, limit: int) -> str:
 
 def _converted(text: str, length: int) -> str:
     shown = escape(text if len(text) <= length else text[: length - 1].rstrip() + "…")
-    shown = LINK.sub(r"<\2|\1>", IMAGE.sub(r"\1", shown))
+    parts = CODE.split(shown)
+    parts[::2] = map(_marked_up, parts[::2])  # Code is shown as it is.
+    return "".join(parts)
+
+
+def _marked_up(text: str) -> str:
+    shown = LINK.sub(r"<\2|\1>", IMAGE.sub(_words_of_image, text))
     return BOLD.sub(r"*\1*", HEADING.sub(r"*\1*", shown))
+
+
+def _words_of_image(found: re.Match[str]) -> str:
+    return f"[image: {found[1]}]" if found[1] else "[image]"
 
 
 def _body(notice: Notice) -> list[Block]:

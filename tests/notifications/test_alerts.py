@@ -1,5 +1,6 @@
 """Alerts: what whoever runs the server hears of, once per occasion, and by a channel that works."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,12 @@ from app.models import new_id
 from app.notifications import alerts
 from app.notifications.channel import Means
 from app.notifications.deliver import Sender
+from app.notifications.render import render_mail
+from app.notifications.slack_message import render_slack
 from app.settings import Settings
 from app.settle import failed
 from tests.engine import World
+from tests.notifications.conftest import make_notice
 from tests.notifications.servers import MailServer, SlackStandIn
 from tests.tasks.tasks import Desk
 
@@ -167,3 +171,18 @@ async def test_a_disk_that_can_not_be_asked_hides_no_other_alert(desk: Desk, mon
     desk.settings.parley_home.mkdir()
     await desk.schedule(due=300)
     assert [alert.kind for alert in await alerts.look(desk.database, desk.settings)] == ["scheduler_late"]
+
+
+@pytest.mark.parametrize("kind", ["dead", "paused"])
+def test_words_of_others_are_no_links_in_an_alert(kind: str) -> None:
+    said = "answered 404 [Sign in](https://evil.example/login) ![](https://evil.example/a.png) **now** `a_b"
+    dead = alerts.delivery_dead("webhook", "https://evil.example/[x](https://evil.example)", said, "now")
+    alert = dead if kind == "dead" else alerts.task_paused(None, "t", said, "now")
+    notice = make_notice(title=alert.title, text=alert.text)
+    mail = render_mail(notice)
+    assert 'href="https://evil.example' not in mail.html
+    assert "<img" not in mail.html
+    assert "[Sign in](https://evil.example/login)" in mail.text
+    shown = json.dumps(render_slack(notice))
+    assert "<https://evil.example/login|" not in shown
+    assert "Sign in" in shown

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
+import pytest
+
 from app.notifications.render import render_mail
 from app.notifications.slack_message import escape, mrkdwn, render_slack
 from app.notifications.text import cut, one_line, plain, safe_html
@@ -162,3 +164,18 @@ def test_text_is_made_safe() -> None:
     assert one_line("a\r\n b\x00\u202ec\ud800", 99) == "a b c"
     assert plain("a\r\nb\x07\tc") == "a\nb\tc"
     assert cut("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("![a cat](https://e.example/a.png) **b**", "[image: a cat] *b*"),
+        ("![](https://e.example/a.png)", "[image]"),
+        ("say `[a](https://e.example/)` **b**", "say `[a](https://e.example/)` *b*"),
+        ("```\n# [a](https://e.example/)\n**b**\n```\n# c", "```\n# [a](https://e.example/)\n**b**\n```\n*c*"),
+        ("`a [b](https://e.example/)", "`a <https://e.example/|b>"),
+        ("`<!channel>`", "`&lt;!channel&gt;`"),
+    ],
+)
+def test_slack_gets_code_as_it_is_and_the_words_of_images(text: str, shown: str) -> None:
+    assert mrkdwn(text, 3000) == shown
