@@ -90,6 +90,7 @@ def test_every_command_against_a_running_parley(parley: Parley) -> None:
     run_id = runs(parley)
     reads_runs(parley, run_id)
     tasks(parley)
+    notifies(parley)
     keys(parley)
     operation(parley)
 
@@ -164,6 +165,23 @@ def tasks(parley: Parley) -> None:
     assert (rotated["secret"], "chosen-by-hand" in rotated["webhook_url"]) == ("chosen-by-hand", True)
     after = parley.json("tasks", "create", "What is 6*7?", "--after", f"{task['id']}:any", "--wait")
     assert after["state"] == "completed"
+
+
+def notifies(parley: Parley) -> None:
+    tried = parley("notify", "test", "--email", "ann@example.com")
+    assert "captured in" in " ".join(tried.stdout.split())
+    assert "nobody to tell" in parley("notify", "test", code=1).stderr
+    assert "Subject: Failed: Daily report" in parley("notify", "preview", "--event", "failed").stdout
+    assert "<h1" in parley("notify", "preview", "--html").stdout
+    assert json.loads(parley("notify", "preview", "--blocks").stdout)[0]["type"] == "header"
+    (sent,) = parley.json("notify", "list", "--state", "sent")["items"]
+    assert sent["id"] in parley("notify", "list", "--channel", "email", "--task", sent["task_id"]).stdout
+    assert "Say hello" in parley("notify", "preview", sent["id"]).stdout
+    assert "1 would be sent again" in parley("notify", "resend", "--state", "sent", "--dry-run").stdout
+    assert parley.json("notify", "resend", sent["id"], "--state", "sent", "--hours", "1") == {"count": 1}
+    assert parley.json("notify", "resend", sent["id"], "--state", "sent") == {"count": 0}
+    again = wait_for(lambda: [each for each in parley.json("outbox") if each["subject"] == "Completed: Say hello"][1:])
+    assert again
 
 
 def keys(parley: Parley) -> None:
