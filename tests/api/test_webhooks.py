@@ -303,6 +303,7 @@ async def test_when_its_one_conversation_was_deleted_calls_go_on_in_another(clie
     first = (await call(client, task)).json()
     await client.post(f"/runs/{first['run_id']}/cancel")
     assert (await client.delete(f"/conversations/{first['conversation_id']}")).status_code == 204
+    assert (await client.get(f"/tasks/{task['id']}")).json()["conversation_id"] is None
     calls = await asyncio.gather(*(call(client, task) for _ in range(5)))
     assert [each.status_code for each in calls] == [202] * 5
     (there,) = {each.json()["conversation_id"] for each in calls}

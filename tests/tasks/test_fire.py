@@ -349,6 +349,22 @@ async def test_a_task_whose_one_conversation_was_deleted_goes_on_in_another(desk
     assert by_hand.conversation_id == (await desk.task(task_id))["conversation_id"] != run["conversation_id"]
 
 
+async def test_a_conversation_that_is_deleted_right_now_pauses_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = await desk.schedule(due=2, conversation="same")
+    await desk.database.execute("delete from conversations")
+
+    async def deleted_once_more(*_: object) -> None:
+        """As if the one that was begun had gone at once."""
+
+    with monkeypatch.context() as gone:
+        gone.setattr("app.tasks.fire.own_conversation", deleted_once_more)
+        assert (await desk.fire()).tasks == 0
+    await desk.fire()
+    assert await desk.outcomes(task_id) == ["run"]
+
+
 async def test_interrupt_leaves_the_answers_to_people_alone(desk: Desk) -> None:
     """Only the task's own run before is cancelled; what people asked in the same conversation is answered."""
     task_id = await desk.schedule(due=2, overlap="interrupt", conversation="same")
