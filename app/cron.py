@@ -175,9 +175,15 @@ def zone(name: str) -> ZoneInfo:
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass  # answered below, like every other name that is none
-    near = get_close_matches(name[:64], available_timezones(), n=1, cutoff=0.7)
+    near = _zones_of_city(name) or get_close_matches(name[:64], available_timezones(), n=1, cutoff=0.7)
     hint = f"did you mean {near[0]}?" if near else "use a name such as Europe/Berlin or UTC"
     raise InvalidTimezone(f"{name[:64]!r} is not an IANA time zone; {hint}", field="timezone")
+
+
+def _zones_of_city(name: str) -> list[str]:
+    """The zones that are named after a city, such as Asia/Tokyo."""
+    city = name.strip().replace(" ", "_").lower()
+    return sorted(each for each in available_timezones() if each.lower().endswith(f"/{city}"))
 
 
 def next_after(expression: str, timezone: str, after_utc: datetime) -> datetime:

@@ -117,6 +117,12 @@ def test_a_mistyped_zone_is_answered_with_the_nearest() -> None:
         zone("Europe/Berlinn")
 
 
+@pytest.mark.parametrize("city", ["Tokyo", "tokyo", " TOKYO "])
+def test_a_city_is_answered_with_its_zone(city: str) -> None:
+    with pytest.raises(InvalidTimezone, match="did you mean Asia/Tokyo"):
+        zone(city)
+
+
 @pytest.mark.parametrize("year", [1, 1969, 2400, 9999])
 def test_an_instant_out_of_reach_is_refused(year: int) -> None:
     with pytest.raises(InvalidRequest, match="1970 to 2399"):

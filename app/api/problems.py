@@ -22,6 +22,7 @@ from app.errors import (
     Unauthenticated,
     UnknownField,
 )
+from app.wording import nearest, said
 
 MEDIA_TYPE = "application/problem+json"
 SHOWN_ERRORS = 20
@@ -159,7 +160,8 @@ def misfit(error: ValidationError | RequestValidationError, declared: Collection
         return NotFound("there is nothing with that id")
     if first["type"] == "json_invalid":
         return MalformedBody("the body is not JSON")
-    problems = [(_field(each), _said(each, declared)) for each in found[:SHOWN_ERRORS]]
+    body = getattr(error, "body", None)
+    problems = [(_field(each, body), _said(each, declared)) for each in found[:SHOWN_ERRORS]]
     unknown = next(
         (index for index, each in enumerate(found[:SHOWN_ERRORS]) if each["type"] == "extra_forbidden"), None
     )
@@ -169,21 +171,31 @@ def misfit(error: ValidationError | RequestValidationError, declared: Collection
     return kind(detail if unknown is not None else f"{field}: {detail}", field=field, extra={"errors": errors})
 
 
-def _field(error: Mapping[str, Any]) -> str:
+def _field(error: Mapping[str, Any], body: Any) -> str:
+    """Where it is, as the body was written: one value that stands for a list of one has no position."""
     place: tuple[Any, ...] = error["loc"]
     inner = place[1:] if place[:1] in (("body",), ("query",), ("header",), ("cookie",)) else place
-    return ".".join(str(part) for part in inner) or "body"
+    named: list[str] = []
+    for part in inner:
+        if not isinstance(part, int) or body is None or isinstance(body, list):
+            named.append(str(part))
+            body = _member(body, part)
+    return ".".join(named) or "body"
+
+
+def _member(value: Any, part: int | str) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _said(error: Mapping[str, Any], declared: Collection[str]) -> str:
-    name = str(error["loc"][-1]) if error["loc"] else "body"
-    if error["type"] == "extra_forbidden":
-        right = next((each for each in SYNONYMS.get(name, ()) if each in declared), None)
-        return f"there is no field {name!r} here" + (f": use {right}" if right else "")
-    if error["type"] == "missing":
-        return "is required"
-    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return text[:1].lower() + text[1:]
+    if error["type"] != "extra_forbidden":
+        return said(error)
+    name = str(error["loc"][-1])
+    right = next((each for each in SYNONYMS.get(name, ()) if each in declared), None) or nearest(name, declared)
+    return said(error) + (f": use {right}" if right else "")
 
 
 # --- handlers -------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from app.credentials.kinds import KINDS, CredentialKind
 from app.errors import Conflict, Duplicate, InvalidRequest, NotFound, UnknownField, Unreadable
 from app.models import Credential
 from app.redaction import remember
+from app.wording import said
 
 TABLE = "credentials"
 SECRET, TOKEN = "secret", "token"
@@ -32,10 +33,11 @@ def read_kind(kind: str, values: Mapping[str, Any]) -> CredentialKind:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"] if part != "[key]") or None
-        if first["type"] == "extra_forbidden":
-            raise UnknownField(f"a credential of the kind {kind} has no {field}", field=field) from None
-        said = first["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(f"{field}: {said}" if field else said, field=field) from None
+        there = [each.alias or name for name, each in KINDS[kind].model_fields.items()]
+        if foreign := next((name for name in values if name not in there), None):
+            said_of = f"a credential of the kind {kind} has no {foreign}; it has {', '.join(there)}"
+            raise UnknownField(said_of, field=foreign) from None
+        raise InvalidRequest(f"{field}: {said(first)}" if field else said(first), field=field) from None
 
 
 async def create(

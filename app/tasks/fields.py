@@ -22,6 +22,7 @@ from app.errors import InvalidRequest, InvalidSchedule, NotAvailable, UnknownFie
 from app.notifications import NotificationConfig
 from app.tasks.say import check_prompt
 from app.tasks.trigger import TriggerConfig, Whole
+from app.wording import INSTANT, said
 
 TaskType = Literal["delegation", "scheduled", "triggered", "research"]
 Overlap = Literal["skip", "queue", "interrupt", "allow"]
@@ -53,7 +54,7 @@ FITTING: dict[str, tuple[str, ...]] = {
 
 def _instant(value: object) -> object:
     if not isinstance(value, str | datetime | None):
-        raise ValueError("must be a time with its offset, such as 2026-01-31T09:00:00Z")
+        raise ValueError(INSTANT)
     return value
 
 
@@ -278,4 +279,4 @@ class TaskPatch(_Fields):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise InvalidRequest(first["msg"].removeprefix("Value error, "), field=field) from error
+            raise InvalidRequest(f"{field}: {said(first)}", field=field) from error

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeGuard, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import InvalidRequest
+from app.wording import said
 
 WEEK_SECONDS = 7 * 86400
 MAX_RULES = 50
@@ -205,8 +206,8 @@ def _check_rule(policy: object, field: str, parameters: Mapping[str, Any] | None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join([field, *(str(part) for part in first["loc"] if part != "policy")])
-        said = "auto, ask, deny, a rule with a policy, or a list of rules"
-        raise InvalidRequest(f"{said}: {first['msg']}", field=place) from error
+        right = "auto, ask, deny, a rule with a policy, or a list of rules"
+        raise InvalidRequest(f"{right}: {said(first)}", field=place) from error
     for name, pattern in rule.arguments.items():
         _check_pattern(pattern, f"{field}.arguments.{name}")
         if parameters is not None and not _may_have(parameters, name):

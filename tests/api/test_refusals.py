@@ -202,3 +202,62 @@ async def test_a_fault_inside_says_nothing_about_it(
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] in caplog.text
     assert "the secret of the house" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        (
+            "/agents",
+            {"name": "x", "instructons": "Be brief."},
+            "there is no field 'instructons' here: use instructions",
+        ),
+        ("/agents", {"name": "x", "zzz": 1}, "there is no field 'zzz' here"),
+        ("/agents", "hi", "body: should be an object"),
+        ("/agents", {"name": "x", "limits": 5}, "limits: should be an object"),
+        (
+            "/agents",
+            {"name": "x", "tools": ["notify"], "approval": {"notify": {"policy": "ask", "expires": 5}}},
+            "auto, ask, deny, a rule with a policy, or a list of rules: there is no field 'expires' here",
+        ),
+        (
+            "/tasks",
+            {"task_type": "delegation", "prompt": "x", "run_at": "tomorrow"},
+            "run_at: should be a time with its offset, such as 2026-01-31T09:00:00Z",
+        ),
+        (
+            "/tasks",
+            {"task_type": "delegation", "prompt": "x", "run_at": "2026-01-31T09:00:00"},
+            "run_at: should be a time with its offset, such as 2026-01-31T09:00:00Z",
+        ),
+        (
+            "/tasks",
+            {"task_type": "delegation", "prompt": "x", "depends_on": ["a"]},
+            "depends_on.0: should be an object",
+        ),
+        (
+            "/tasks",
+            {"task_type": "scheduled", "prompt": "x", "schedule_expression": "0 9 * * *", "timezone": "Tokyo"},
+            "'Tokyo' is not an IANA time zone; did you mean Asia/Tokyo?",
+        ),
+        (
+            "/tasks",
+            {
+                "task_type": "delegation",
+                "prompt": "x",
+                "notification_config": {"channels": ["email"], "email_address": "nobody"},
+            },
+            "notification_config.email_address: not an e-mail address",
+        ),
+        (
+            "/credentials",
+            {"name": "x", "kind": "bearer", "value": "secret"},
+            "a credential of the kind bearer has no value; it has token",
+        ),
+        ("/credentials", {"name": "x", "kind": "bearer"}, "token: is required"),
+    ],
+)
+async def test_what_is_said(client: httpx.AsyncClient, path: str, body: Any, detail: str) -> None:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 422
+    assert detail in answer.json()["detail"]
