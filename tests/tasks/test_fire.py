@@ -286,6 +286,19 @@ async def test_instants_skipped_for_one_reason_are_one_row(desk: Desk) -> None:
     assert [fire["count"] for fire in await desk.fires(task_id)] == [1, 3, 1, 2]
 
 
+async def test_instants_skipped_for_another_reason_are_another_row(desk: Desk) -> None:
+    task_id = await desk.schedule(due=2)
+    await desk.fire()
+    await _again(desk, task_id)
+    await desk.fire()
+    await _again(desk, task_id)
+    async with desk.database.engine_tx() as connection:
+        await tasks.disable(connection, DEFAULT_WORKSPACE, task_id)
+        await tasks.enable(connection, DEFAULT_WORKSPACE, task_id)
+    _, skipped, passed = await desk.fires(task_id)
+    assert (skipped["count"], passed["count"], passed["reason"]) == (1, 1, "the task was disabled")
+
+
 async def test_an_instant_within_a_skipped_stretch_is_accounted_for_already(desk: Desk) -> None:
     task_id = await desk.schedule(due=2)
     await desk.fire()
