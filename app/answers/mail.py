@@ -4,12 +4,13 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import getaddresses
 from typing import Annotated, Any, Self, cast
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from app.answers.files import File
 from app.errors import InvalidRequest
 
 MAX_MESSAGE_ID = 500
@@ -133,15 +134,6 @@ class PostmarkMail(BaseModel):
                 ],
             }
         )
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that came with a mail."""
-
-    name: str
-    media_type: str
-    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

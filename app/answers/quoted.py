@@ -22,7 +22,9 @@ def written(text: str, html: str, settings: Settings) -> str:
     if not html.strip():
         return ""
     parts = quotequail.quote_html(html[:MAX_CHARACTERS], quote_intro_line=True)
-    return page_of("".join(part for is_new, part in parts if is_new))[1].strip()
+    new = "".join(part for is_new, part in parts if is_new)
+    # What begins with a tag is not taken for the address of a page.
+    return page_of(f"<body>{new}")[1].strip()
 
 
 def _own_words(text: str, settings: Settings) -> str:

@@ -8,8 +8,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, ValidationError
 
+from app.answers.files import kept
 from app.answers.people import DECIDE, WRITE, people, slack_email, who_may
-from app.answers.take import NOT_KEPT, Answer, Answered, Door
+from app.answers.slack_files import SharedFile, fetch_files
+from app.answers.take import Answer, Answered, Door
 from app.approvals import Decision
 from app.db import Database
 from app.egress import Egress
@@ -17,7 +19,6 @@ from app.errors import MalformedBody
 from app.identity import Principal
 from app.messages import Json
 from app.notifications.slack_threads import Thread, find_thread
-from app.notifications.text import one_line
 from app.settings import Settings
 
 Ts = Annotated[str, Field(pattern=r"^[0-9]{1,12}\.[0-9]{1,10}$")]
@@ -25,7 +26,6 @@ Team = Annotated[str, Field(pattern=r"^[TE][A-Z0-9]{1,20}$")]
 Channel = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}$")]
 User = Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{1,20}$")]
 Verdict = Literal["approve", "deny", "happened", "repeat", "fail"]
-MAX_NAME = 200
 MARKUP = re.compile(r"<([^<>|]*)(?:\|([^<>]*))?>")
 LEADING_MENTION = re.compile(r"^\s*<@[A-Z0-9]+(?:\|[^<>]*)?>[,:]?\s*")
 # Subtypes that are words of a person; others are edits, joins, reminders and bots.
@@ -34,19 +34,7 @@ UNKNOWN = (
     "nobody here is known by your Slack account, so this was not taken: ask whoever runs this server to give your "
     "API key your e-mail address or your Slack id"
 )
-NOT_READ = "files in Slack are not read here"
 FORBIDDEN = "you are not allowed to {} here, so this was not taken: your API key needs the scope {}"
-
-
-class SharedFile(BaseModel):
-    """A file that hangs on a message."""
-
-    name: str | None = None
-
-    @property
-    def shown_name(self) -> str:
-        """Its name, as a message may hold it."""
-        return one_line(self.name or "", MAX_NAME) or "without a name"
 
 
 class Message(BaseModel):
@@ -55,7 +43,7 @@ class Message(BaseModel):
     Attributes:
         team: The workspace in Slack.
         thread_ts: The message that its thread hangs on.
-        files: What hangs on it. Slack sends no contents.
+        files: What hangs on it.
     """
 
     team: Team
@@ -64,7 +52,7 @@ class Message(BaseModel):
     ts: Ts
     user: User
     text: str
-    files: list[SharedFile] = Field(default_factory=list["SharedFile"])
+    files: list[SharedFile] = Field(default_factory=list[SharedFile])
 
     @property
     def source_id(self) -> str:
@@ -194,16 +182,13 @@ class SlackDoor:
         if writer is None:
             return await self._door.refuse(answer, FORBIDDEN.format("answer", WRITE) if found else UNKNOWN)
         answer = self._answer(thread, said, said.ts, writer)
-        text, names = plain_text(said.text), [file.shown_name for file in said.files]
-        if not text:
-            return await self._door.refuse(answer, f"there was no text in it{f', and {NOT_READ}' if names else ''}")
-        if not names:
-            return await self._door.message(answer, text)
-        left_out = (
-            f"{NOT_READ[0].upper()}{NOT_READ[1:]}, so this was left out: {', '.join(names)}. Your text was taken."
-        )
-        whole = "\n\n".join([text, *(NOT_KEPT.format(name, NOT_READ) for name in names)])
-        return await self._door.message(answer, whole, left_out=left_out)
+        files, missing = await fetch_files(self._egress, self._settings, said.files)
+        artifacts, left_out = kept(answer, files, self._settings)
+        text, missing = plain_text(said.text), [*missing, *left_out]
+        if not text and not artifacts:
+            return await self._door.refuse(answer, " ".join(["there was no text in it", *missing]))
+        whole = "\n\n".join([text or "(no text)", *missing])
+        return await self._door.message(answer, whole, artifacts, left_out="\n\n".join(missing))
 
     async def click(self, click: Click) -> Answered | None:
         """Take a decision; None when the thread is none of ours. A second click finds it decided.

@@ -24,11 +24,13 @@ class Workspace:
 
     Attributes:
         users: By id, as `users.info` answers.
+        files: Media type and content by path; of others there is a page to sign in at, as Slack shows it.
         posted: Messages of the bot, newest last, each with its `ts`; changed in place by `chat.update`.
     """
 
     users: dict[str, dict[str, Any]] = field(default_factory=dict)
     posted: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     fails: int = 0
     port: int = 0
@@ -47,6 +49,12 @@ class Workspace:
                 body = await reader.readexactly(int(lines.get("content-length", 0)))
                 assert lines["authorization"] == "Bearer xoxb-test"
                 url = urlsplit(head.split()[1])
+                if url.path.startswith("/files/"):
+                    kind, content = self.files.get(url.path, ("text/html", b"<title>Sign in</title>"))
+                    writer.write(f"HTTP/1.1 200 x\r\nContent-Length: {len(content)}\r\n".encode())
+                    writer.write(f"Content-Type: {kind}\r\n\r\n".encode() + content)
+                    await writer.drain()
+                    continue
                 status, answer = await self._answer(url.path.removeprefix("/api/"), parse_qs(url.query), body)
                 text = json.dumps(answer).encode()
                 writer.write(f"HTTP/1.1 {status} x\r\nContent-Length: {len(text)}\r\n".encode())

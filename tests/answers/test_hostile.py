@@ -31,6 +31,7 @@ TEXTS = [
     "\u00b2.\u00b2",
     "approve:\x00",
     "-1",
+    "http://[",
     "9" * 5_000,
     "{{7*7}}%s%n${x}",
     "'; drop table answers; --",
@@ -68,8 +69,9 @@ def taken_or_refused(answer: httpx.Response, *of: Any) -> None:
 async def test_events_of_slack(office: Office, slack: Workspace) -> None:
     await office.person("conversations:write", slack_user=ANN)
     report = await reported(office, slack)
-    event = slack.event(ANN, "Hello.", report["ts"], subtype=None, files=[])
+    event = slack.event(ANN, "Hello.", report["ts"], subtype=None, files=[{"name": "x", "url_private": "x"}])
     paths = ["type", "team_id", "event", "event_id", *(f"event.{name}" for name in event["event"])]
+    paths += ["event.files.0", "event.files.0.name", "event.files.0.url_private"]
     for path, value, body in with_each(event, *paths):
         taken_or_refused(await slack.tell(office.http, "/slack/events", body), path, value)
     confirm = {"type": "url_verification", "challenge": "x"}

@@ -127,21 +127,53 @@ async def test_retries_are_duplicates(office: Office, slack: Workspace) -> None:
     assert len(slack.posted) == 2
 
 
-async def test_files_are_not_read_and_their_sender_is_told(office: Office, slack: Workspace) -> None:
+async def test_files_in_slack_become_artifacts(office: Office, slack: Workspace) -> None:
     await office.person("conversations:write", slack_user=ANN)
     report = await reported(office, slack)
-    files = [{"id": "F1", "name": "to`tals.csv", "url_private": "https://files.slack.com/x"}, {"id": "F2"}]
-    shared = {"subtype": "file_share", "files": files}
-    taken = (await slack.say(office.http, ANN, "See this.", report["ts"], **shared)).json()
-    assert taken["outcome"] == "message"
+    slack.files["/files/totals.csv"] = ("text/csv", b"a,b")
+    at = f"http://127.0.0.1:{slack.port}/files"
+    file = {"id": "F1", "name": "../totals.csv", "mimetype": "text/csv", "url_private": f"{at}/totals.csv"}
+    for text in ("See this.", ""):
+        taken = (await slack.say(office.http, ANN, text, report["ts"], subtype="file_share", files=[file])).json()
+        assert taken["outcome"] == "message", taken
     await office.settled()
-    notes = [each for each in slack.posted if "Files in Slack are not read here" in shown(each)]
-    assert [(each["thread_ts"], "tals.csv, without a name" in shown(each)) for each in notes] == [(report["ts"], True)]
+    rows = await office.database.fetch("select name, media_type, content from artifacts where run_id is null")
+    assert [tuple(row) for row in rows] == [("totals.csv", "text/csv", b"a,b")] * 2
+    assert "About your message" not in str(slack.posted)
+
+
+FILES: list[tuple[dict[str, Any], str]] = [
+    ({}, "Slack does not say where it is"),
+    ({"url_private": "https://files.slack.com.evil.example/x"}, "Slack does not say where it is"),
+    ({"url_private": "https://files.slack.com@evil.example/x"}, "Slack does not say where it is"),
+    ({"url_private": "http://files.slack.com/x"}, "Slack does not say where it is"),
+    ({"url_private": "http://[x"}, "Slack does not say where it is"),
+    ({"url_private": "HERE/\x7f\u202e x"}, "was not kept"),
+    ({"url_private": "HERE/secret.csv"}, "the app needs the scope files:read"),
+    ({"url_private": "HERE/large.csv"}, "1500000 bytes"),
+    ({"url_private": "HERE/odd.csv", "mimetype": "x y"}, "is not a media type"),
+]
+
+
+@pytest.mark.parametrize(("file", "why"), FILES)
+async def test_files_that_are_left_out_are_named_in_the_thread(
+    office: Office, slack: Workspace, file: dict[str, Any], why: str
+) -> None:
+    await office.person("conversations:write", slack_user=ANN)
+    report = await reported(office, slack)
+    slack.files = {"/files/large.csv": ("text/csv", b"x" * 1_500_001), "/files/odd.csv": ("text/csv", b"x")}
+    url = file.get("url_private", "").replace("HERE", f"http://127.0.0.1:{slack.port}/files")
+    shared = {"subtype": "file_share", "files": [{"name": "a.csv", "mimetype": "text/csv", **file, "url_private": url}]}
+    assert (await slack.say(office.http, ANN, "See this.", report["ts"], **shared)).json()["outcome"] == "message"
+    await office.settled()
+    (note,) = [each for each in slack.posted if "About your message" in shown(each)]
+    assert (note["thread_ts"], "the file a.csv was not kept: " in shown(note)) == (report["ts"], True)
+    assert why in shown(note)
     (conversation,) = await office.conversations()
-    said = (await office.texts(conversation))[-2]
-    assert said.startswith("See this.\n\n[the file to`tals.csv was not kept: files in Slack are not read here]")
+    assert why in (await office.texts(conversation))[-2]
     refused = (await slack.say(office.http, ANN, "", report["ts"], **shared)).json()
-    assert refused["reason"] == "there was no text in it, and files in Slack are not read here"
+    assert (refused["outcome"], why in refused["reason"]) == ("refused", True)
+    assert await office.database.fetchval("select count(*) from artifacts where run_id is null") == 0
 
 
 async def test_what_is_no_answer_is_ignored(office: Office, slack: Workspace) -> None:
