@@ -37,7 +37,7 @@ from app.runs import (
     wait_for_credential,
     wait_for_provider,
 )
-from app.settle import Outcome, cancelled, error_of, failed
+from app.settle import STEP_EVENTS, Outcome, cancelled, error_of, failed
 
 if TYPE_CHECKING:
     from app.executor.engine import Engine
@@ -126,7 +126,7 @@ async def _work(engine: "Engine", execution: Execution) -> Outcome:
     if loaded.cancel_requested:
         execution.why = Stop.CANCEL
         raise asyncio.CancelledError
-    if loaded.told_of & {"started", "recovered"}:
+    if loaded.told_of & STEP_EVENTS.keys():  # Also what a process that was lost left untold.
         await engine.effects.tell_steps(engine.settings, loaded)
     execution.cast = cast = await _cast(engine, loaded)
     cast.recorder.aside = execution.aside

@@ -9,8 +9,9 @@ from pydantic_ai.usage import RequestUsage
 
 from app.db import Row
 from app.errors import ToolError
-from app.events import follow
+from app.events import EventType, NewEvent, append, follow
 from app.executor import Engine
+from app.models import new_id
 from app.tools import Risk
 from app.tools.tool import Arguments, parameters_of, validated
 from tests.engine import Script, World, in_turn, scripted, tool, tools
@@ -467,3 +468,26 @@ async def test_the_prompt_of_the_first_request(world: World, engine: Engine) -> 
     assert isinstance(seen[0], ModelRequest)
     assert isinstance(seen[0].parts[0], UserPromptPart)
     assert (seen[0].instructions or "").startswith("Be brief, 20")
+
+
+async def test_what_a_lost_process_left_untold_is_told_by_the_next(world: World, engine: Engine) -> None:
+    """It died between the commit of what it had to tell and the plan of that message."""
+    await world.agent("scripted", model=scripted("test", in_turn(text("Done"))))
+    told = {"channels": ["email"], "email_address": ["a@example.com"], "on": ["progress"]}
+    task = new_id()
+    make = """insert into tasks (id, workspace_id, task_type, title, prompt, agent_id, notification_config)
+        select $1, workspace_id, 'delegation', 'Report', 'p', id, $2 from agents where name = 'scripted'"""
+    await world.database.execute(make, task, told)
+    conversation = await world.conversation("delegation", "scripted")
+    accepted = await world.say(conversation, "Go", run={"task_id": task})
+    [lost] = await world.claim()
+    async with world.database.engine_tx() as connection:
+        payload = {"text": "half", "done": 1, "total": 2}
+        await append(connection, conversation, accepted.run_id, [NewEvent(EventType.RUN_PROGRESS, payload)])
+    await world.lapse(lost.run_id)
+    await world.recover()
+    [claim] = await world.claim()
+    engine.spawn(claim)
+    await world.ended(accepted.run_id)
+    rows = await world.database.fetch("select event, payload->>'text' as text from deliveries where state = 'pending'")
+    assert [tuple(row) for row in rows] == [("run.progress", "half (1 of 2)")]
