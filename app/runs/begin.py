@@ -17,7 +17,8 @@ with c as materialized (
         owner text, lease_seconds float, task_id uuid, lane text, priority bigint, run_at timestamptz,
         queue_timeout_seconds float, deadline_at timestamptz, timeout_seconds float, retry json, detached bool,
         concurrency_key text, concurrency_limit bigint, principal_id uuid, input_id uuid, body json, source text,
-        source_id text, events json, n_events int, correlation_key text)
+        source_id text, events json, n_events int, correlation_key text,
+        fire_id uuid, agent_version bigint)
     join agents a on a.workspace_id = x.workspace_id and a.deleted_at is null
         and (a.name = x.agent or a.id = x.agent_key)
 ), held as materialized (
@@ -31,9 +32,10 @@ ALL = ", x as (select * from free)"
 
 ROWS = f""", conversation as (
     insert into conversations (id, workspace_id, pattern_type, title, agent_id, agent_version, origin, trusted, root_id,
-        task_id, correlation_key, context_data, created_by)
-    select conversation_id, workspace_id, pattern, title, agent_id, case when pins_version then published_version end, origin,
-        trusted, conversation_id, task_id, correlation_key, context_data, created_by
+        task_id, fire_id, correlation_key, context_data, created_by)
+    select conversation_id, workspace_id, pattern, title, agent_id,
+        coalesce(agent_version, case when pins_version then published_version end), origin,
+        trusted, conversation_id, task_id, fire_id, correlation_key, context_data, created_by
     from x
 ), head as (
     insert into heads (conversation_id, workspace_id, state, active_run_id, open_runs, message_seq, event_seq, run_no)
@@ -51,13 +53,13 @@ ROWS = f""", conversation as (
     select conversation_id, 1, workspace_id, run_id, 1, body->>'role', body->>'text', body->'message', {FORMAT}
     from x where owner is not null
 ), run as (
-    insert into runs (id, workspace_id, conversation_id, number, root_run_id, task_id, state, ready, lane, priority,
+    insert into runs (id, workspace_id, conversation_id, number, root_run_id, task_id, fire_id, state, ready, lane, priority,
         run_at, queue_deadline, deadline_at, timeout_seconds, retry, agent_version, principal_id, detached,
         concurrency_key, concurrency_limit, fence, owner, lease_until, claimed_at, started_at)
-    select run_id, workspace_id, conversation_id, 1, run_id, task_id,
+    select run_id, workspace_id, conversation_id, 1, run_id, task_id, fire_id,
         case when owner is null then 'queued' else 'running' end, true, lane, priority, coalesce(run_at, now()),
         now() + make_interval(secs => queue_timeout_seconds), deadline_at, timeout_seconds, retry,
-        case when owner is not null or task_id is not null then published_version end, principal_id, detached,
+        coalesce(agent_version, case when owner is not null or task_id is not null then published_version end), principal_id, detached,
         concurrency_key, concurrency_limit, case when owner is null then 0 else 1 end, owner,
         case when owner is not null then now() + make_interval(secs => lease_seconds) end,
         case when owner is not null then now() end, case when owner is not null then now() end

@@ -7,14 +7,17 @@ from app.errors import InvalidRequest
 from app.models import new_id
 from app.tasks.due import Rule, Stretch, passed
 
+# Whether no stretch of a task's instants reaches over one.
+FREE = """coalesce((
+    select e.due_until < {due_at} from fires e where e.task_id = {task_id} and e.kind = 'schedule' and e.due_at < {due_at}
+    order by e.due_at desc limit 1
+), true)"""
 # Invariant (G5): one row per task and due instant, whoever comes first.
-INSERT_FIRE = """
+INSERT_FIRE = f"""
 insert into fires (id, workspace_id, task_id, kind, due_at, due_until, count, outcome, reason, run_id, conversation_id,
     told_run_id)
 select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
-where $4 <> 'schedule' or coalesce((
-    select due_until < $5 from fires where task_id = $3 and kind = 'schedule' and due_at < $5 order by due_at desc limit 1
-), true)
+where $4 <> 'schedule' or {FREE.format(task_id="$3", due_at="$5")}
 on conflict (task_id, due_at) where kind = 'schedule' do nothing returning id
 """
 # Instants left out for the same reason as those right before them are one stretch with them.

@@ -93,6 +93,22 @@ class Backlog:
     next_fire_at: datetime | None = None
 
 
+async def backlog_of(task: Mapping[str, Any]) -> Backlog:
+    """What to make of the instants of a stored task that are due.
+
+    Raises:
+        InvalidSchedule: when its rule can't be read any more.
+    """
+    return await backlog(
+        Rule.of(task),
+        task["next_fire_at"],
+        task["now"],
+        catch_up=task["catch_up"],
+        window=timedelta(seconds=task["catch_up_window_seconds"]),
+        watched_since=task["watched_since"],
+    )
+
+
 async def backlog(
     rule: Rule,
     due: datetime,

@@ -5,10 +5,9 @@ only makes new conversations touches no head another transaction knows, so tasks
 one that goes on in, or interrupts, a conversation has its head locked before the task.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import structlog
@@ -24,9 +23,10 @@ from app.runs import wish_cancel
 from app.settings import Settings
 from app.settle import cancelled, settle
 from app.tasks.account import not_started, started
-from app.tasks.due import LATE, Backlog, Rule, Stretch, backlog
+from app.tasks.begin import begin_usual
+from app.tasks.due import LATE, Backlog, Stretch, backlog_of
 from app.tasks.inputs import check_for
-from app.tasks.launch import READ, Start, launch
+from app.tasks.launch import READ, Start, launch, on_schedule
 from app.tasks.rows import own_conversation, read, version_of
 
 log = structlog.stdlib.get_logger(__name__)
@@ -60,12 +60,6 @@ LOCK_ONE = f"select t.id from tasks t where t.id = $1 and {IS_DUE} for no key up
 NEXT = """
 select extract(epoch from min(next_fire_at) - now())::float from tasks
 where enabled and deleted_at is null and next_fire_at > now()
-"""
-
-# Schedulers say each ten seconds that they are here, unless they can't look.
-SEEN_SECONDS = 30
-WATCHED_SINCE = """
-select min(started_at) from workers where kind = 'scheduler' and seen_at > now() - make_interval(secs => $1)
 """
 
 ADVANCE = "update tasks set next_fire_at = $2 where id = $1"
@@ -106,8 +100,13 @@ async def fire_due(
     fired = Fired()
     async with database.engine_tx() as connection:
         rows = await connection.fetch(LOCK_DUE, LATE, list(without), limit)
-        for row in await connection.fetch(f"{READ} where t.id = any($1::uuid[])", [row["id"] for row in rows]):
-            await _fire_apart(connection, settings, row, fired)
+        due = await connection.fetch(f"{READ} where t.id = any($1::uuid[])", [row["id"] for row in rows])
+        begun = await begin_usual(connection, due)
+        fired.tasks += len(begun)
+        fired.accepted += begun.values()
+        for task in due:
+            if task["id"] not in begun:
+                await _fire_apart(connection, settings, task, fired)
         if fired.tasks:
             failpoints.before("fire")
     if fired.tasks:
@@ -164,14 +163,7 @@ def _heads_of(task: Row) -> list[UUID]:
 
 async def _fire(connection: Connection, settings: Settings, task: Row) -> list[Accepted]:
     """Account for every instant of a locked task that is due, and start what is to be started."""
-    due = await backlog(
-        Rule.of(task),
-        task["next_fire_at"],
-        task["now"],
-        catch_up=task["catch_up"],
-        window=timedelta(seconds=task["catch_up_window_seconds"]),
-        watched_since=await _watched_since(connection, task),
-    )
+    due = await backlog_of(task)
     accepted: list[Accepted] = []
     await _miss(connection, task, due)
     next_fire_at = due.next_fire_at
@@ -192,13 +184,6 @@ async def _fire(connection: Connection, settings: Settings, task: Row) -> list[A
     await connection.execute(ADVANCE, task["id"], next_fire_at)
     failpoints.after("advance")
     return accepted
-
-
-async def _watched_since(connection: Connection, task: Row) -> datetime | None:
-    """Since when schedulers have been running, asked only where it matters: of a task that was come to late."""
-    if task["next_fire_at"] >= task["now"] - LATE:
-        return None
-    return await connection.fetchval(WATCHED_SINCE, SEEN_SECONDS)
 
 
 def _overlap(task: Row, instant: datetime) -> str:
@@ -234,15 +219,7 @@ async def _skip(connection: Connection, task: Row, instant: datetime, accepted: 
 
 
 async def _start(connection: Connection, settings: Settings, task: Row, instant: datetime) -> list[Accepted]:
-    late = random.uniform(0, task["jitter_seconds"]) if task["jitter_seconds"] else 0.0
-    begun = Start(
-        task,
-        "schedule",
-        due_at=instant,
-        fire_id=new_id(),
-        trusted=task["trusted"],
-        run_at=max(instant, task["now"]) + timedelta(seconds=late) if late else None,
-    )
+    begun = on_schedule(task, instant)
     if not await _account(connection, begun, "schedule"):
         return []  # Accounted for before its schedule was changed to this instant again.
     return [await launch(connection, settings, begun)]

@@ -1,7 +1,8 @@
 """Starting a task: a conversation, or the task's own one, and a queued run in it, in the caller's transaction."""
 
+import random
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,17 +13,22 @@ from app.patterns import PATTERNS
 from app.settings import Settings
 from app.tasks import say
 
-# A task with its agent, the run of its last fire, and the run whose report the next start is told: the last one that had
-# something to tell. The one that found nothing new, or failed, was itself told of it. A start that is trusted is told no
-# report of one that is not: that would speak with its trust.
-READ = """
+SEEN_SECONDS = 30  # Schedulers say each ten seconds that they are here, unless they can't look.
+
+# A task with its agent, the run of its last fire, and the run whose report the next start is told:
+# the last one that had something to tell. The one that found nothing new, or failed, was itself told of it. A start that
+# is trusted is told no report of one that is not: that would speak with its trust.
+# `watched_since`: since when schedulers have been running.
+READ = f"""
 select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last_run_id,
     p.conversation_id as last_conversation_id, p.outcome as last_outcome, p.finished_at as last_finished_at,
     coalesce(p.state in ('queued', 'running', 'waiting'), false) as last_is_open,
     own.id is null and t.conversation = 'same' as lacks_conversation, p.told_run_id,
     case when c.trusted or not coalesce(own.trusted, t.trusted) then told.result end as told_result,
     coalesce(c.trusted, true) as told_is_trusted, e.earlier,
-    (select count(*) from task_dependencies d where d.task_id = t.id) as waits
+    (select count(*) from task_dependencies d where d.task_id = t.id) as waits,
+    (select min(w.started_at) from workers w where w.kind = 'scheduler' and w.seen_at > now() - interval '{SEEN_SECONDS} s')
+        as watched_since
 from tasks t join agents a on a.id = t.agent_id
 left join conversations own on own.id = t.conversation_id and t.conversation = 'same'
 left join lateral (
@@ -61,6 +67,19 @@ class Start:
         return self.task["conversation_id"] if self.task["conversation"] == "same" else self.fresh_conversation_id
 
 
+def on_schedule(task: Row, instant: datetime) -> Start:
+    """The start of a locked task at an instant it was due at."""
+    late = random.uniform(0, task["jitter_seconds"]) if task["jitter_seconds"] else 0.0
+    return Start(
+        task,
+        "schedule",
+        due_at=instant,
+        fire_id=new_id(),
+        trusted=task["trusted"],
+        run_at=max(instant, task["now"]) + timedelta(seconds=late) if late else None,
+    )
+
+
 async def begin(connection: Connection, task: Row, conversation_id: UUID, origin: str, **more: Any) -> None:
     """Begin a conversation of a task; it is idle."""
     pattern = PATTERNS[task["task_type"]]
@@ -89,8 +108,18 @@ async def launch(connection: Connection, settings: Settings, begun: Start) -> Ac
     task = begun.task
     if task["conversation"] != "same":
         await begin(connection, task, begun.conversation_id, begun.origin, fire_id=begun.fire_id, trusted=begun.trusted)
+    return await reply(connection, settings, task["workspace_id"], begun.conversation_id, turn_of(begun))
+
+
+def turn_of(begun: Start) -> Turn:
+    """What a start says.
+
+    Raises:
+        RunFailed: when the prompt's template can't be rendered.
+    """
+    task = begun.task
     due_at: datetime = begun.due_at or task["now"]
-    turn = Turn(
+    return Turn(
         say.said(task, due_at),
         context=say.data_of(task, due_at),
         files=task["attachments"],
@@ -99,4 +128,3 @@ async def launch(connection: Connection, settings: Settings, begun: Start) -> Ac
         run=task_run(task) | {"fire_id": begun.fire_id, "run_at": begun.run_at},
         run_id=begun.run_id,
     )
-    return await reply(connection, settings, task["workspace_id"], begun.conversation_id, turn)
