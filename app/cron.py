@@ -44,6 +44,8 @@ EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2400, 1, 1, tzinfo
 ITEM = re.compile(r"(?P<first>\*|[0-9]{1,2}|[A-Z]{3})(?:-(?P<last>[0-9]{1,2}|[A-Z]{3}))?(?:/(?P<step>[0-9]{1,3}))?")
 STEPS = re.compile(r"(?P<first>\*|[0-9]+)/(?P<step>[0-9]+)")
 ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
+# Files beside the zones: the machine's own zone, and copies of all zones by other rules.
+NO_ZONES = ("localtime", "posixrules", "Factory", "posix/", "right/")
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def zone(name: str) -> ZoneInfo:
         InvalidTimezone: when there is none, with the nearest name.
     """
     try:
-        if ZONE_NAME.fullmatch(name):
+        if ZONE_NAME.fullmatch(name) and not name.startswith(NO_ZONES):
             return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         pass  # answered below, like every other name that is none
