@@ -181,11 +181,13 @@ class Decision:
         approve: Yes or no.
         arguments: Edited arguments (tool), `{"outcome", "result"}` (effect), `{"answer"}` (question).
         reason: Told to the model with a no.
+        by: Who says it, as an address.
     """
 
     approve: bool
     arguments: Json | None = None
     reason: str | None = None
+    by: str | None = None
 
 
 FIND = "select id, conversation_id, run_id, kind, state, tool from approvals where id = $1 and workspace_id = $2"
@@ -224,7 +226,8 @@ async def decide(
         await _check_edited(connection, row, decision.arguments)
     await lock(connection, workspace_id, row["conversation_id"])
     state = "approved" if decision.approve else "denied"
-    body = {"arguments": decision.arguments} if decision.arguments is not None else None
+    said = {"arguments": decision.arguments, "by": decision.by}
+    body = {name: value for name, value in said.items() if value is not None} or None
     taken = await connection.fetchval(DECIDE, approval_id, state, body, principal_id, decision.reason)
     if taken is None:
         now = await connection.fetchval("select state from approvals where id = $1", approval_id)

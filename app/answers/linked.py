@@ -1,7 +1,7 @@
 """Decisions by the link of a mail: what the page shows, and what its form decides."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -93,7 +93,7 @@ async def decide_linked(database: Database, settings: Settings, link: DecisionLi
     who = who_may(found, DECIDE)
     if found and who is None:
         raise MissingScope(f"your API key does not allow it: it needs the scope {DECIDE}", extra={"scope": DECIDE})
-    principal_id = who.id if who else None
+    principal_id, decision = who.id if who else None, replace(decision, by=link.address)
     async with database.engine_tx("decide") as connection:
         settled = await decide(connection, link.workspace_id, link.approval_id, decision, principal_id=principal_id)
         action = f"approval.{'approve' if decision.approve else 'deny'}"

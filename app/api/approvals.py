@@ -34,11 +34,12 @@ class ApprovalOut(BaseModel):
     conversation_id: UUID
     agent: str
     tool: str | None
-    arguments: Any | None
+    arguments: Any | None = Field(description="What was asked about.")
+    decided_arguments: Any | None = Field(description="What a person put in their place, or answered; null: nothing.")
     risk: str | None
     state: State
     expires_at: datetime | None
-    decided_by: str | None
+    decided_by: str | None = Field(description="The principal; without one, the address that the link was sent to.")
     decided_at: datetime | None
     reason: str | None
 
@@ -73,6 +74,7 @@ def selected() -> Select[Approval, str, str]:
 def shown(row: Found) -> ApprovalOut:
     """An approval's row as the API shows it."""
     approval, agent, decider = row
+    said: dict[str, Any] = approval.decision or {}
     return ApprovalOut(
         id=approval.id,
         kind=approval.kind,  # pyright: ignore[reportArgumentType]
@@ -81,10 +83,11 @@ def shown(row: Found) -> ApprovalOut:
         agent=agent,
         tool=approval.tool,
         arguments=approval.arguments,
+        decided_arguments=said.get("arguments"),
         risk=approval.risk,
         state=approval.state,  # pyright: ignore[reportArgumentType]
         expires_at=approval.expires_at,
-        decided_by=decider,
+        decided_by=decider or said.get("by"),
         decided_at=approval.decided_at,
         reason=approval.reason,
     )

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from app import __version__
 from app.cli import chat, developer, doctor, outbox, processes, runs
 from app.cli.agents import agents
+from app.cli.approvals import approvals
 from app.cli.encryption import encryption
 from app.cli.keys import keys
 from app.cli.notify import notify
@@ -56,7 +57,8 @@ def _make() -> typer.Typer:
         root.command(rich_help_panel=PROCESSES)(process)
     root.command(rich_help_panel=WORK)(chat.chat)
     root.command(rich_help_panel=WORK)(runs.run)
-    for name, group in (("runs", runs_group), ("tasks", tasks), ("agents", agents), ("tools", tools)):
+    groups = {"runs": runs_group, "tasks": tasks, "approvals": approvals, "agents": agents, "tools": tools}
+    for name, group in groups.items():
         root.add_typer(group, name=name, rich_help_panel=WORK)
     root.add_typer(keys, name="keys", rich_help_panel=OPERATION)
     root.add_typer(notify, name="notify", rich_help_panel=OPERATION)

@@ -273,7 +273,7 @@ def _next_action(row: Row, standing: Standing) -> Json:
     if standing.state == "waiting" and standing.depends:
         return {"what": "Wait for what it depends on, or cancel it.", "command": f"parley runs cancel {run}"}
     if standing.state == "waiting":
-        return {"what": "Decide what it waits for.", "command": f"GET /approvals?run_id={run}&state=pending"}
+        return {"what": "Decide what it waits for.", "command": f"parley approvals list --run {run}"}
     if standing.state in ("failed", "cancelled"):
         return {"what": "Read what happened, then try it again.", "command": f"parley runs retry {run}"}
     if standing.state == "completed":

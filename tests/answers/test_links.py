@@ -46,6 +46,7 @@ async def test_the_link_opens_a_page_and_its_form_decides(office: Office, mail_s
     decided = await decide(office, link, action="approve")
     assert (decided.status_code, "is <strong>approved</strong>" in decided.text) == (200, True)
     await office.settled()
+    assert (await office.get(f"/approvals/{approval['id']}"))["decided_by"] == BOSS
     assert (await office.get("/audit", action="approval.approve"))["items"][0]["detail"]["by_mail"] == BOSS
     again = await decide(office, link, action="deny")
     assert again.status_code == 409

@@ -91,7 +91,8 @@ async def test_edited_arguments_are_what_runs(client: httpx.AsyncClient, asker: 
     run_id = (await ask(client, NOTIFY))["run_id"]
     approval = await pending(client, run_id)
     edited = {"decision": "approve", "arguments": {"text": "edited by a person", "channel": "email"}}
-    await client.post(f"/approvals/{approval['id']}/decision", json=edited)
+    decided = (await client.post(f"/approvals/{approval['id']}/decision", json=edited)).json()
+    assert (decided["arguments"], decided["decided_arguments"]) == (approval["arguments"], edited["arguments"])
     await ended(client, run_id)
     row = await engine.database.fetchrow("select payload from deliveries")
     assert row

@@ -91,6 +91,7 @@ def test_every_command_against_a_running_parley(parley: Parley) -> None:
     reads_runs(parley, run_id)
     tasks(parley)
     notifies(parley)
+    approvals(parley)
     keys(parley)
     operation(parley)
 
@@ -182,6 +183,28 @@ def notifies(parley: Parley) -> None:
     assert parley.json("notify", "resend", sent["id"], "--state", "sent") == {"count": 0}
     again = wait_for(lambda: [each for each in parley.json("outbox") if each["subject"] == "Completed: Say hello"][1:])
     assert again
+
+
+def approvals(parley: Parley) -> None:
+    mailer = parley.folder / "mailer.yaml"
+    mailer.write_text("name: mailer\ntools: [notify, ask_person]\napproval: {notify: ask}\n")
+    parley("agents", "apply", str(mailer))
+    run = parley.json("run", "mailer", 'notify(text="It is done.", channel="email")')["latest_run"]["id"]
+    asked = wait_for(lambda: parley.json("approvals", "list", "--run", run)["items"])
+    assert f"parley approvals list --run {run}" in parley("runs", "explain", run).stdout
+    assert "It is done." in parley("approvals", "list").stdout
+    assert "holds no JSON" in parley("approvals", "approve", asked[0]["id"], "--arguments", "{", code=2).stderr
+    edited = {"text": "It is nearly done.", "channel": "email"}
+    done = parley.json("approvals", "approve", asked[0]["id"], "--arguments", json.dumps(edited))
+    assert (done["state"], done["decided_arguments"]) == ("approved", edited)
+    assert "already_decided" in parley("approvals", "deny", asked[0]["id"], code=1).stderr
+
+    run = parley.json("run", "mailer", "Ask me which cup to take")["latest_run"]["id"]
+    asked = wait_for(lambda: parley.json("approvals", "list", "--run", run)["items"])
+    assert "runs tail" in parley("approvals", "answer", asked[0]["id"], "The blue one.").stderr
+    assert "The blue one." in parley("runs", "tail", run).stdout
+    assert parley.json("approvals", "list", "--state", "all")["items"][0]["state"] == "approved"
+    assert "The blue one." in parley("approvals", "show", asked[0]["id"]).stdout
 
 
 def keys(parley: Parley) -> None:
