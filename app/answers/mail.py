@@ -2,24 +2,17 @@
 
 import base64
 import binascii
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from email.utils import getaddresses
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Self, cast
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from app.answers.files import File
+from app.answers.headers import addresses_in, collected, dmarc_results, mailbox_of, why_automatic
 from app.errors import InvalidRequest
 
 MAX_MESSAGE_ID = 500
 MAX_SUBJECT = 300
-MAX_ADDRESS = 320  # 64 before the @, 255 behind it (RFC 5321).
-# What a mail says that no person sent: RFC 3834, and what servers said before it and besides.
-AUTOMATIC_HEADERS = ("x-autoreply", "x-autorespond", "x-auto-response-suppress", "list-id", "feedback-id")
-BULK = ("bulk", "junk", "list", "auto_reply")
-MACHINES = re.compile(r"(mailer-daemon|postmaster|no-?reply|do-?not-?reply|bounces?)([+=-].*)?", re.IGNORECASE)
 
 
 def _named(value: object) -> object:
@@ -48,7 +41,10 @@ class Attached(BaseModel):
     content: str = Field(description="Base64.")
 
 
-MessageId = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE_ID)]
+# With something in it that can be seen: of two that are blank the second would be taken for a repeat.
+MessageId = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE_ID, pattern="[!-~]")
+]
 
 
 class NeutralMail(BaseModel):
@@ -120,7 +116,7 @@ class PostmarkMail(BaseModel):
         return NeutralMail.model_validate(
             {
                 "from": self.From,
-                "to": [self.OriginalRecipient, *_addresses(self.To)],
+                "to": [self.OriginalRecipient, *addresses_in(self.To)[:99]],
                 # Postmark's own number is no Message-ID of the mail.
                 "message_id": said.get("message-id", "").strip() or self.MessageID,
                 "envelope_from": said.get("return-path"),
@@ -137,25 +133,44 @@ class PostmarkMail(BaseModel):
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that came with a mail."""
+
+    name: str
+    media_type: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Mail:
     """A mail that came in.
 
     Attributes:
         to: The addresses it came in for.
-        sender: The address of its author.
+        sender: The address of its author, plain ASCII; None when its header does not name one, and one alone.
         automatic: Why it is taken for a machine's, if it is.
-        forged: Whether the provider found that it is not from whom it says (DMARC).
+        dmarc: What servers found out about its author: see `dmarc_results`.
     """
 
     to: tuple[str, ...]
-    sender: str
+    sender: str | None
     message_id: str
     subject: str
     text: str
     html: str
     automatic: str | None
-    forged: bool = False
+    dmarc: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
+
+    @property
+    def forged(self) -> bool:
+        """Whether a server found that it is not from whom it says."""
+        return "fail" in self.dmarc
+
+    @property
+    def vouched(self) -> bool:
+        """Whether each server that looked found it to be from whom it says; true of a mail that says nothing of servers."""
+        return all(result == "pass" for result in self.dmarc)
 
     @classmethod
     def of(cls, form: NeutralMail) -> Self:
@@ -164,22 +179,16 @@ class Mail:
         Raises:
             InvalidRequest: naming the field that can't be read.
         """
-        headers = {header.name.strip().lower(): header.value.strip() for header in form.headers}
-        (sender, *_) = (*_addresses(form.sender), "")
-        if "@" not in sender or len(sender) > MAX_ADDRESS:
-            raise InvalidRequest("is no address", field="from")
+        headers, sender = collected((header.name, header.value) for header in form.headers), mailbox_of(form.sender)
         return cls(
-            to=tuple(dict.fromkeys(address.lower() for each in form.to for address in _addresses(each)[:1])),
+            to=tuple(dict.fromkeys(address for each in form.to for address in addresses_in(each))),
             sender=sender,
             message_id=form.message_id,
             subject=" ".join(form.subject.split())[:MAX_SUBJECT],
             text=form.text.replace("\r\n", "\n"),
             html=form.html,
-            automatic=_automatic(headers, sender, form.envelope_from),
-            forged=any(
-                header.name.strip().lower() == "authentication-results" and "dmarc=fail" in header.value.lower()
-                for header in form.headers
-            ),
+            automatic=why_automatic(headers, sender, form.envelope_from),
+            dmarc=dmarc_results(headers),
             files=tuple(_files(form.attachments)),
         )
 
@@ -197,33 +206,6 @@ def mail_of(payload: Any) -> Mail:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidRequest(first["msg"], field=".".join(str(part) for part in first["loc"])) from error
-
-
-def _addresses(header: str) -> list[str]:
-    """The addresses in a header; none in one that nobody can read."""
-    try:
-        return [address for _, address in getaddresses([header])]
-    except RecursionError:  # Of comments within comments.
-        return []
-
-
-def _automatic(headers: dict[str, str], sender: str, envelope_from: str | None) -> str | None:
-    """Why a mail is a machine's: nobody answers one, so that two machines never answer each other."""
-    if headers.get("auto-submitted", "no").partition(";")[0].strip().lower() != "no":
-        return "it says that it was sent automatically (Auto-Submitted)"
-    if headers.get("precedence", "").lower() in BULK:
-        return "it is bulk mail (Precedence)"
-    if found := next((name for name in AUTOMATIC_HEADERS if name in headers), None):
-        return f"it was sent by a machine ({found})"
-    if any(name.startswith("x-parley-") for name in headers):
-        return "it is a mail of our own"
-    if envelope_from is not None and not envelope_from.strip().strip("<>"):
-        return "it has no return path, as bounces have"
-    if headers.get("content-type", "").lower().startswith("multipart/report") or MACHINES.fullmatch(
-        sender.partition("@")[0]
-    ):
-        return "it is a report of a mail server"
-    return None
 
 
 def _files(attached: Iterable[Attached]) -> Iterable[File]:

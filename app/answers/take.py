@@ -6,7 +6,7 @@ is told that, too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -242,7 +242,10 @@ FORGET = """
 delete from answers where id in (
     select id from answers where conversation_id = $1 and outcome = 'refused' and not told order by id desc offset $2)
 """
-TOLD = "select exists (select from answers where conversation_id = $1 and channel = $2 and sender = $3 and told)"
+# Of mails one is told, whoever it is: anybody can write one, and from as many addresses as they like.
+TOLD = """
+select exists (select from answers where conversation_id = $1 and channel = $2 and told and (sender = $3 or channel = 'email'))
+"""
 
 
 async def _repeated(connection: Connection, answer: Answer) -> Answered | None:
@@ -277,7 +280,9 @@ async def _refuse(connection: Connection, settings: Settings, answer: Answer, re
     await connection.execute(FORGET, answer.conversation_id, KEPT)
     if told:
         said = f"{reason[:1].upper()}{reason[1:]}.\n\n{ONCE}"
-        await _tell(connection, settings, answer, REFUSED, str(number), "Your answer was not taken", said)
+        # With no words of theirs, not even a subject: whom it goes to may never have written.
+        nameless = replace(answer, thread={"in_reply_to": answer.thread.get("in_reply_to")})
+        await _tell(connection, settings, nameless, REFUSED, str(number), "Your answer was not taken", said)
     return Answered("refused", reason, settled=Settled([], work_is_due=told))
 
 
