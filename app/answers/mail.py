@@ -3,13 +3,15 @@
 import base64
 import binascii
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Self, cast
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from app.answers.files import File
 from app.answers.headers import addresses_in, collected, dmarc_results, mailbox_of, why_automatic
 from app.errors import InvalidRequest
+from app.wording import said
 
 MAX_MESSAGE_ID = 500
 MAX_SUBJECT = 300
@@ -133,15 +135,6 @@ class PostmarkMail(BaseModel):
 
 
 @dataclass(frozen=True)
-class File:
-    """A file that came with a mail."""
-
-    name: str
-    media_type: str
-    content: bytes = field(repr=False)
-
-
-@dataclass(frozen=True)
 class Mail:
     """A mail that came in.
 
@@ -205,7 +198,8 @@ def mail_of(payload: Any) -> Mail:
         return Mail.of(NeutralMail.model_validate(payload))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidRequest(first["msg"], field=".".join(str(part) for part in first["loc"])) from error
+        place = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InvalidRequest(f"{place}: {said(first)}", field=place) from error
 
 
 def _files(attached: Iterable[Attached]) -> Iterable[File]:

@@ -1,20 +1,16 @@
 """Takes mails that came in for a reply address."""
 
 import asyncio
-from collections.abc import Iterable
 from email.utils import parseaddr
-from uuid import UUID
 
 import structlog
 
-from app.answers.mail import File, Mail
+from app.answers.files import kept
+from app.answers.mail import Mail
 from app.answers.people import WRITE, people, who_may
 from app.answers.quoted import written
-from app.answers.take import NOT_KEPT, Answer, Answered, Door
-from app.artifacts import MAX_ATTACHED, MAX_ATTACHED_BYTES, NewArtifact, checked
+from app.answers.take import Answer, Answered, Door
 from app.db import Database
-from app.errors import ParleyError
-from app.models import new_id
 from app.notifications.replies import ReplyTo, find_reply, token_of
 from app.settings import Settings
 
@@ -84,41 +80,8 @@ class Mailbox:
 
     async def _say(self, answer: Answer, mail: Mail) -> Answered:
         text = await asyncio.to_thread(written, mail.text, mail.html, self._settings)
-        files, left_out = self._kept(answer, mail.files)
+        files, left_out = kept(answer, mail.files, self._settings)
         if not text and not files:
             return await self._door.refuse(answer, "there was no new text in it")
         said = "\n\n".join([text or "(no text)", *left_out])
         return await self._door.message(answer, said, files)
-
-    def _kept(self, answer: Answer, files: Iterable[File]) -> tuple[list[NewArtifact], list[str]]:
-        """The files that may be kept, and a word about each that may not."""
-        kept: list[NewArtifact] = []
-        left_out: list[str] = []
-        for number, file in enumerate(files, start=1):
-            name = _file_name(file.name) or f"attachment-{number}"
-            try:
-                artifact = self._artifact(answer, name, file)
-                too_many = len(kept) == MAX_ATTACHED or _size(kept) + len(file.content) > MAX_ATTACHED_BYTES
-                if too_many:
-                    left_out.append(NOT_KEPT.format(name, "there were too many"))
-                else:
-                    kept.append(artifact)
-            except ParleyError as error:
-                left_out.append(NOT_KEPT.format(name, error.detail))
-        return kept, left_out
-
-    def _artifact(self, answer: Answer, name: str, file: File) -> NewArtifact:
-        owner: dict[str, UUID | None] = {"conversation_id": answer.conversation_id, "principal_id": answer.principal_id}
-        return checked(
-            NewArtifact(new_id(), answer.workspace_id, name, file.media_type, file.content, **owner), self._settings
-        )
-
-
-def _file_name(given: str) -> str:
-    """The last part of a name, of characters that can be printed; nothing of it can lead elsewhere."""
-    last = given.replace("\\", "/").rpartition("/")[2]
-    return "".join(character for character in last if character.isprintable()).strip(". ")[:200]
-
-
-def _size(files: Iterable[NewArtifact]) -> int:
-    return sum(len(file.content) for file in files)
