@@ -3,10 +3,13 @@
 One transaction holds the run's end, its last events, its deliveries, its task's counters and the next run's turn.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
+
+import structlog
 
 from app.coalesce import Coalescer
 from app.db import Connection, Database, Row
@@ -19,6 +22,8 @@ from app.notifications.deliver import plan_updates
 from app.runs import Fenced, NewRun, RunState, Write, hand_on, insert
 from app.runs.end import Ended, Ending, end
 from app.settings import Settings
+
+log = structlog.stdlib.get_logger(__name__)
 
 TERMINAL_EVENT = {
     RunState.COMPLETED: EventType.RUN_COMPLETED,
@@ -364,7 +369,7 @@ async def announce(
         asked: The questions of a run that waits: see `Notice`.
     """
     default_slack = settings.slack_webhook_url is not None
-    config = _config(about, default_slack=default_slack)
+    config = _readable(about, partial(_config, about, default_slack=default_slack))
     if config is None:
         return False
     notice = Notice(
@@ -384,7 +389,7 @@ async def announce(
         quiet=quiet,
         recovered=recovered,
         asked=tuple(asked),
-        thread=about["notification"] and about["notification"]["thread"],
+        thread=about["notification"] and about["notification"].get("thread"),
     )
     planned = plan(notice, config, default_slack=default_slack)
     await insert_deliveries(connection, notice, planned)
@@ -422,7 +427,7 @@ async def announce_steps(
         after: Only events after this number.
     """
     about = await connection.fetchrow(ABOUT, [conversation_id], [run_id])
-    config = NotificationConfig.from_stored(about["notification_config"]) if about else None
+    config = _readable(about, partial(NotificationConfig.from_stored, about["notification_config"])) if about else None
     wanted = [str(kind) for name, kind in STEP_EVENTS.items() if config and name in config.on]
     if about is None or not wanted:
         return False
@@ -438,10 +443,19 @@ def _progress(event: StoredEvent) -> str:
     return f"{event.fields.get('text', '')}{f' ({done} of {total})' if done is not None and total else ''}"
 
 
+def _readable(about: Row, read: Callable[[], NotificationConfig | None]) -> NotificationConfig | None:
+    """A stored config; None of one that can't be read: a run must be able to end whatever is kept for it."""
+    try:
+        return read()
+    except Exception:
+        log.exception("notifications.unreadable", run_id=str(about["id"]), task_id=str(about["task_id"]))
+        return None
+
+
 def _config(about: Row, *, default_slack: bool) -> NotificationConfig | None:
     """Where the message that it answers came from; else the task's rules; a turn sent to the background tells its sender."""
     if about["notification"]:
-        return NotificationConfig.model_validate(about["notification"]["config"])
+        return NotificationConfig.from_stored(about["notification"]["config"])
     if about["task_id"]:
         return NotificationConfig.from_stored(about["notification_config"])
     channels = [*(["email"] if about["email"] else []), *(["slack"] if default_slack else [])]

@@ -244,6 +244,23 @@ async def test_a_run_ends_whose_task_tells_by_a_channel_that_is_gone(world: Worl
     ]
 
 
+@pytest.mark.parametrize(
+    "kept", [{"channels": ["email"], "email_address": "\u212aate@example.com"}, {"channels": 7}, None]
+)
+async def test_a_run_ends_whatever_is_kept_about_whom_to_tell(world: World, kept: Any) -> None:
+    """Nobody is told, and that is all: no end waits for whoever wrote that."""
+    held = await world.one(run={"notification": {"config": kept, "thread": {}}})
+    await world.settle(held, DONE, held.fenced)
+    task = await a_task(world, notification_config=kept or {"on": 7})
+    told = await world.one(run={"task_id": task})
+    async with world.database.engine_tx() as connection:
+        assert not await announce_steps(connection, world.settings, told.run_id, told.conversation_id)
+    await world.settle(told, DONE, told.fenced)
+    for each in (held, told):
+        assert (await world.run(each.run_id))["state"] == "completed"
+    assert await world.database.fetchval("select count(*) from deliveries") == 0
+
+
 async def test_a_task_is_paused_after_so_many_failures(world: World) -> None:
     task = await a_task(world, auto_pause_after=2)
     for expected in ((1, True), (2, False)):
