@@ -2,8 +2,8 @@
 
     python -m benchmarks.deliveries [MAILS] [ROUNDS]
 
-Ours claims rows, looks up their files and reply addresses, renders text and HTML with inlined styles, sends, and marks each row
-sent. Bare sends mails that are ready, of the same bytes, with the same number of connections at once. The server takes any mail and
+Ours claims rows, renders text and HTML with inlined styles, sends over connections that it keeps, and marks each row sent. Bare sends
+mails that are ready, of the same bytes, each over a connection of its own, as many at once. The server takes any mail and
 runs in a process of its own. PostgreSQL is started for it in a folder of its own.
 """
 
