@@ -77,12 +77,13 @@ returning d.id, d.workspace_id, d.conversation_id, d.run_id, d.task_id, d.event,
         and m.address = lower(d.address) and (m.task_id = d.task_id or m.conversation_id = d.conversation_id)) as muted,
     exists (select from artifacts a where a.workspace_id = d.workspace_id and a.conversation_id = d.conversation_id
         and a.run_id = d.run_id) as has_files,
-    -- Whether there may be more of its task than is told one by one; a digest says that there was.
-    d.task_id is not null and (select coalesce(sum(weight), 0) from (
+    -- Whether there may be more of its task than is told one by one; a digest says that there was. The order names the index.
+    d.task_id is not null and d.channel <> 'webhook' and (select coalesce(sum(weight), 0) from (
         select case b.event when 'digest' then $5::int else 1 end as weight from deliveries b
         where b.task_id = d.task_id and b.channel = d.channel and b.address = d.address
             and b.created_at > now() - interval '1 day' and (b.state in ('pending', 'sending')
-            or coalesce(b.admitted_at, b.sent_at) > now() - make_interval(secs => $4)) limit $5) lately) >= $5 as crowded
+            or coalesce(b.admitted_at, b.sent_at) > now() - make_interval(secs => $4))
+        order by b.created_at desc limit $5) lately) >= $5 as crowded
 """
 # Only the holder of the last fence says how it went; each row has its own, also where many are marked together.
 SENT = """

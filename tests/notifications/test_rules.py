@@ -139,6 +139,15 @@ async def test_that_it_works_again_is_told_whatever_the_cool_down_says(desk_of: 
     assert sent[1:] == ["Failed: Report", "Recovered: Report"] * 2
 
 
+async def test_a_recovery_is_not_the_like_of_a_success(desk_of: Any) -> None:
+    desk = await desk_of(cooldown_seconds=600, on=["completed"])
+    await desk.tell()
+    await desk.send()
+    await desk.tell("run.failed", text="", error="no host")
+    await desk.tell(recovered=True)
+    assert await desk.send() == ["Recovered: Report"]
+
+
 async def test_two_at_once_are_judged_in_a_row(desk_of: Any, database: Database) -> None:
     desk = await desk_of(cooldown_seconds=600)
     for _ in range(8):
