@@ -15,10 +15,10 @@ from app.tasks import say
 
 SEEN_SECONDS = 30  # Schedulers say each ten seconds that they are here, unless they can't look.
 
-# A task with its agent, the run of its last fire, and the run whose report the next start is told:
-# the last one that had something to tell. The one that found nothing new, or failed, was itself told of it. A start that
-# is trusted is told no report of one that is not: that would speak with its trust.
-# `watched_since`: since when schedulers have been running.
+# A task with its agent, the run of its last fire, and the run whose report the next start is told: the last one that had
+# something to tell. The one that found nothing new, or failed, was itself told of it. A start that is trusted is told no
+# report of one that is not: that would speak with its trust.
+# `watched_since`: since when schedulers have been running; not for what was switched on after its only instant.
 READ = f"""
 select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last_run_id,
     p.conversation_id as last_conversation_id, p.outcome as last_outcome, p.finished_at as last_finished_at,
@@ -27,8 +27,8 @@ select t.*, a.name as agent, a.published_version, now() as now, p.run_id as last
     case when c.trusted or not coalesce(own.trusted, t.trusted) then told.result end as told_result,
     coalesce(c.trusted, true) as told_is_trusted, e.earlier,
     (select count(*) from task_dependencies d where d.task_id = t.id) as waits,
-    (select min(w.started_at) from workers w where w.kind = 'scheduler' and w.seen_at > now() - interval '{SEEN_SECONDS} s')
-        as watched_since
+    case when t.run_at is null or t.updated_at <= t.run_at then (select min(w.started_at) from workers w
+        where w.kind = 'scheduler' and w.seen_at > now() - interval '{SEEN_SECONDS} s') end as watched_since
 from tasks t join agents a on a.id = t.agent_id
 left join conversations own on own.id = t.conversation_id and t.conversation = 'same'
 left join lateral (

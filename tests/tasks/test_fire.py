@@ -199,6 +199,22 @@ async def test_a_fire_that_is_late_because_schedulers_are_busy_is_not_lost(
         assert await desk.outcomes(task_id) == [outcome]
 
 
+async def test_a_start_that_was_switched_off_when_it_came_due_is_late_whoever_was_watching(desk: Desk) -> None:
+    await desk.database.execute(
+        "insert into workers (id, kind, host, pid, slots, running, started_at)"
+        " values ('s', 'scheduler', 'here', 1, 0, 0, now() - interval '1 hour')"
+    )
+    once = {"interval_seconds": None, "run_at": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    for catch_up, outcome in (("none", "missed"), ("latest", "run")):
+        task_id = await desk.schedule(due=200, catch_up=catch_up, **once)
+        await desk.database.execute("update tasks set run_at = next_fire_at where id = $1", task_id)
+        async with desk.database.engine_tx() as connection:
+            await tasks.disable(connection, DEFAULT_WORKSPACE, task_id)
+            await tasks.enable(connection, DEFAULT_WORKSPACE, task_id)
+        await desk.fire()
+        assert await desk.outcomes(task_id) == [outcome]
+
+
 async def test_what_was_left_out_has_a_reason_that_is_true(desk: Desk) -> None:
     none = await desk.schedule(due=200, catch_up="none")
     old = await desk.schedule(due=300, interval_seconds=600, catch_up_window_seconds=100)
