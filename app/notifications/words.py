@@ -88,7 +88,7 @@ def why(notice: Notice) -> str:
     if notice.event == "test":
         return "You get this because somebody tried out this address."
     if notice.rule is None:
-        return "You get this because messages about a task came faster than its notification_config lets through."
+        return "You get these together because many came at once; digest_after in the task's notification_config says how many."
     if notice.mute_url is None:
         return "You get this because notifications are on for this conversation."
     return (

@@ -142,6 +142,7 @@ def test_a_digest_shows_titles_as_they_are_on_every_surface() -> None:
     mail = render_mail(notice)
     assert f"- 2026-11-20 09:05 UTC {title}: a_b <!here>\n  https://x.example/runs/1" in mail.text
     assert f">{title}</a>: a_b &lt;!here&gt;" in mail.html
+    assert "You get these together because many came at once" in mail.text
     section = render_slack(notice)["blocks"][1]["text"]["text"]
     assert section == f"• 2026-11-20 09:05 UTC <https://x.example/runs/1|{title}>: a_b &lt;!here&gt;\n"
 
