@@ -27,7 +27,7 @@ TIMES = re.compile(r"(\d{4}-\d\d-\d\d)[T ]\d\d:\d\d:\d\d(\.\d+)?")
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "with data": {"context_data": {"shop": 7}, "prompt": "Report {{ context.shop }} at {{ timezone }}."},
-    "by the calendar": {"schedule_expression": "* * * * *", "interval_seconds": None, "timezone": "Asia/Kathmandu"},
+    "by the calendar": {"schedule_expression": "0 9 1 1 *", "interval_seconds": None, "timezone": "Asia/Kathmandu"},
     "beside its last run": {"overlap": "allow"},
     "told its last report": {"prompt": "Before: {{ last.result }} {{ last.outcome }}"},
     "with limits": {
