@@ -55,7 +55,7 @@ class InvalidRequest(ParleyError):
 
 
 class UnknownField(InvalidRequest):
-    """The body holds a field that does not exist here."""
+    """The body or the query holds a field that does not exist here."""
 
     code = "unknown_field"
 

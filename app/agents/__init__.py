@@ -4,6 +4,7 @@ from app.agents.apply import Application, Applied, apply, compare
 from app.agents.diff import Change, changes
 from app.agents.rows import (
     DEFAULT_AGENT,
+    check_known,
     create,
     delete,
     get,
@@ -41,6 +42,7 @@ __all__ = [
     "ModelSettings",
     "apply",
     "changes",
+    "check_known",
     "check_output_schema",
     "compare",
     "create",

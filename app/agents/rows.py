@@ -107,6 +107,17 @@ async def get(session: AsyncSession, workspace_id: UUID, ref: str, *, lock: bool
     return agent
 
 
+async def check_known(session: AsyncSession, workspace_id: UUID, name: str, *, field: str) -> None:
+    """Refuse the name of an agent that there never was; one that is archived is known.
+
+    Raises:
+        UnknownReference: naming the field.
+    """
+    query = select(Agent.id).where(Agent.workspace_id == workspace_id, Agent.name == name).limit(1)
+    if await session.scalar(query) is None:
+        raise UnknownReference(f"there is no agent {name!r}", field=field)
+
+
 async def page(
     session: AsyncSession, workspace_id: UUID, *, after: UUID | None, limit: int, archived: bool = False
 ) -> Sequence[tuple[Agent, AgentVersion]]:

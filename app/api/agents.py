@@ -131,6 +131,15 @@ def warnings_of(spec: dict[str, Any], settings: Settings) -> list[Warned]:
         if key
     ]
     at_hand = offered(settings)
+    found += [
+        Warned(
+            code="approval_unused",
+            field=f"approval.{tool}",
+            detail=f"the agent has no tool {tool}: its rule does nothing",
+        )
+        for tool in spec["approval"]
+        if tool not in spec["tools"]
+    ]
     return found + [
         Warned(code="tool_not_offered", field="tools", detail=f"{tool} is not offered with the present settings")
         for tool in spec["tools"]

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
 
-from app import audit, conversations
+from app import agents, audit, conversations
 from app.api.access import Caller, may
 from app.api.runs import RunStateName
 from app.api.strict import resource
@@ -122,6 +122,8 @@ async def _found(caller: Caller, wanted: Filter, *, ended: bool) -> list[tuple[U
     ):
         query = query.where(column == value) if value is not None else query
     async with caller.transaction() as session:
+        if wanted.agent:
+            await agents.check_known(session, caller.workspace_id, wanted.agent, field="filter.agent")
         return [(row[0], row[1]) for row in await session.execute(query.order_by(Run.id).limit(MOST))]
 
 

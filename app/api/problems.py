@@ -82,7 +82,7 @@ class Problem(BaseModel):
             "examples": [
                 {
                     "type": "urn:parley:problem:unknown_field",
-                    "title": "The body holds a field that does not exist here.",
+                    "title": "The body or the query holds a field that does not exist here.",
                     "status": 422,
                     "code": "unknown_field",
                     "detail": "there is no field 'system_prompt' here: use instructions",

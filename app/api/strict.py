@@ -2,16 +2,18 @@
 
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, NoReturn, cast
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.types import Scope
 
 from app.api.problems import RESPONSES
-from app.errors import BodyTooLarge, ForbiddenText, MalformedBody, UnsupportedMediaType
+from app.errors import BodyTooLarge, ForbiddenText, MalformedBody, UnknownField, UnsupportedMediaType
 
 MAX_DEPTH = 64
 SAFE_DIGITS = 300
@@ -113,6 +115,18 @@ def check_url(scope: Scope) -> None:
             raise ForbiddenText(f"the {field} holds a NUL character", field=field)
 
 
+def check_query(request: Request, known: Collection[str]) -> None:
+    """Refuse a query parameter that nobody reads: a filter that is mistyped would find everything.
+
+    Raises:
+        UnknownField: naming it.
+    """
+    for name in request.query_params:
+        if name not in known:
+            there = f"; there are {', '.join(sorted(known))}" if known else ""
+            raise UnknownField(f"there is no query parameter {name[:64]!r} here{there}", field=name[:64])
+
+
 def is_json(content_type: str) -> bool:
     """Whether a content type is JSON."""
     kind = content_type.partition(";")[0].strip().lower()
@@ -169,15 +183,17 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose body, where it declares one, is strict JSON."""
+    """A route whose body, where it declares one, is strict JSON, and whose query holds what it declares alone."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Read the body first, so that its faults have names."""
-        handle = super().get_route_handler()
-        if self.body_field is None:
-            return handle
+        """Read query and body first, so that their faults have names."""
+        handle, known = super().get_route_handler(), self._query_parameters()
 
         async def read_and_handle(request: Request) -> Response:
+            if known is not None and request.scope["query_string"]:
+                check_query(request, known)
+            if self.body_field is None:
+                return await handle(request)
             strict = StrictRequest(request.scope, request.receive)
             body = await strict.body()
             if body:
@@ -187,6 +203,17 @@ class StrictRoute(APIRoute):
             return await handle(strict)
 
         return read_and_handle
+
+    def _query_parameters(self) -> frozenset[str] | None:
+        """The names it declares; None where any may come.
+
+        That is a door of other systems, which reads the request itself, and a page, to which links lead that others have
+        added to on their way.
+        """
+        if self.dependant.request_param_name or self.response_class is HTMLResponse:
+            return None
+        fields = get_flat_params(self.dependant)
+        return frozenset(field.alias for field in fields if isinstance(field.field_info, params.Query))
 
 
 def resource(tag: str) -> APIRouter:

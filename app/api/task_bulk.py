@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app import audit, tasks
+from app import agents, audit, tasks
 from app.api.access import Caller, may
 from app.api.strict import resource
 from app.errors import InvalidRequest, NotFound
@@ -73,6 +73,8 @@ async def resume_tasks(body: TaskBulkBody, caller: Writer) -> TaskBulkOut:
 async def _switch(caller: Caller, body: TaskBulkBody, *, on: bool, reason: str | None = None) -> TaskBulkOut:
     wanted = body.filter.model_dump(exclude_none=True)
     async with caller.transaction() as session:
+        if body.filter.agent:
+            await agents.check_known(session, caller.workspace_id, body.filter.agent, field="filter.agent")
         found = await tasks.switchable(session, caller.workspace_id, on=on, limit=MOST, **wanted)
     if body.dry_run:
         return TaskBulkOut(count=len(found))

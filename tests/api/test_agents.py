@@ -264,3 +264,9 @@ async def test_a_stored_agent_names_no_shell_no_path_and_no_server(client: httpx
             await client.patch("/agents/assistant", json=body),
         ):
             assert (refused.status_code, refused.json().get("field", "")[: len(field)]) == (422, field), refused.text
+
+
+async def test_a_rule_for_a_tool_that_the_agent_has_not_is_a_warning(client: httpx.AsyncClient) -> None:
+    body = {"name": "x", "tools": ["calculator"], "approval": {"calculator": "ask", "notify": "ask"}}
+    warnings = (await client.post("/agents", json=body)).json()["warnings"]
+    assert [(each["code"], each["field"]) for each in warnings] == [("approval_unused", "approval.notify")]

@@ -43,11 +43,11 @@ async def test_a_request_id_is_echoed_or_made(client: httpx.AsyncClient) -> None
 
 async def test_each_request_is_logged_with_its_id(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="app.api.edge"):
-        await client.get("/agents/assistant?secret=1", headers={"X-Request-ID": "abc"})
+        await client.get("/audit?subject_id=secret", headers={"X-Request-ID": "abc"})
         await client.get("/healthz", headers={"X-Request-ID": "routine"})
     lines = [record.getMessage() for record in caplog.records if "request_id='abc'" in record.getMessage()]
     assert len(lines) == 1
-    assert "path='/agents/assistant'" in lines[0]
+    assert "path='/audit'" in lines[0]
     assert "status=200" in lines[0]
     assert "secret" not in caplog.text
     assert "routine" not in caplog.text

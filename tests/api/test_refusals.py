@@ -261,3 +261,16 @@ async def test_what_is_said(client: httpx.AsyncClient, path: str, body: Any, det
     answer = await client.post(path, json=body)
     assert answer.status_code == 422
     assert detail in answer.json()["detail"]
+
+
+async def test_a_query_parameter_that_nobody_reads(client: httpx.AsyncClient) -> None:
+    for path in ("/runs?stat=failed", "/agents?archive=true", "/agents/assistant?full=1"):
+        answer = await client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (422, "unknown_field"), path
+    assert (await client.get("/runs?stat=failed")).json()["field"] == "stat"
+    assert (
+        "; there are conversation_id, cursor, limit, state" in (await client.get("/runs?stat=failed")).json()["detail"]
+    )
+    assert (await client.get("/runs?state=failed&limit=5")).status_code == 200
+    made = await client.post("/tasks", json={"task_type": "triggered", "prompt": "x", "trigger_config": {}})
+    assert (await client.post(f"/tasks/webhooks/{made.json()['id']}?from=elsewhere", json={})).status_code == 202

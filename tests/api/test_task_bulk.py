@@ -33,6 +33,15 @@ async def test_tasks_of_a_filter_are_paused_and_resumed(client: httpx.AsyncClien
     assert [entry["detail"]["count"] for entry in audit] == [0, 3]
 
 
+async def test_an_agent_that_is_none_is_refused(client: httpx.AsyncClient) -> None:
+    for path in ("/tasks/pause", "/tasks/resume", "/runs/cancel"):
+        refused = await client.post(path, json={"filter": {"agent": "nobody"}, "dry_run": True})
+        assert (refused.status_code, refused.json()["field"]) == (422, "filter.agent"), path
+    await client.post("/agents", json={"name": "old"})
+    await client.delete("/agents/old")
+    assert (await client.post("/tasks/pause", json={"filter": {"agent": "old"}})).json() == {"count": 0}
+
+
 async def test_what_passed_meanwhile_has_a_row_with_the_reason(client: httpx.AsyncClient, database: Database) -> None:
     task = await create(client, task_type="scheduled", prompt="x", interval_seconds=60)
     by_id = {"filter": {"ids": [task["id"]]}}
