@@ -51,6 +51,12 @@ class ApiError(Exception):
         super().__init__(self.detail)
 
     @property
+    def lines(self) -> list[str]:
+        """What is wrong with each field, one line for each."""
+        errors: list[Json] = self.problem.get("errors") or []
+        return [f"{each['field']}: {each['detail']} ({self.code})" for each in errors] or [self.line]
+
+    @property
     def line(self) -> str:
         """All of it on one readable line."""
         field = f"field {self.field}, " if self.field and self.field not in self.detail else ""

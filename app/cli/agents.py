@@ -207,7 +207,8 @@ def _put_all(session: Session, documents: list[Document], *, dry_run: bool, publ
                 _warn(session, answer, document.name)
         except ApiError as error:
             refused += 1
-            session.out.note(f"{document.source}: {error.line}", style="red")
+            for line in error.lines:
+                session.out.note(f"{document.source}: {document.name}: {line}", style="red")
     if refused:
         stored = "; nothing was stored" if dry_run else ""
         fail(f"{refused} of {refused + len(told)} agents refused{stored}")

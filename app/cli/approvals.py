@@ -94,7 +94,7 @@ def _decide(session: Session, approval_id: str, said: dict[str, Any]) -> None:
     decided = session.client.post(at("approvals", approval_id, "decision"), body)
     session.out.record(decided)
     if not session.out.as_json:
-        session.out.note(f"watch it: parley runs tail {decided['run_id']}")
+        session.out.hint("watch it", f"runs tail {decided['run_id']}")
 
 
 def _json(text: str) -> Any:

@@ -40,7 +40,7 @@ def chat(
     for line in _lines(session.out):
         _answered(session, at("conversations", conversation, "messages"), {"message": line, **files})
         files = {}
-    session.out.note(f"go on later: parley chat --conversation {conversation}")
+    session.out.hint("go on later", f"chat --conversation {conversation}")
 
 
 def _once(session: Session, agent: str, message: str, conversation: str | None, files: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ def _once(session: Session, agent: str, message: str, conversation: str | None, 
     run = session.client.get(at("runs", run_id))
     if session.out.as_json:
         return finish(session, run)
-    session.out.note(f"go on: parley chat --conversation {run['conversation_id']}")
+    session.out.hint("go on", f"chat --conversation {run['conversation_id']}")
     if run["state"] != "completed":
         raise typer.Exit(1)
 

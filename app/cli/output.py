@@ -1,6 +1,7 @@
 """What commands print: tables and fields for people, JSON for programs, notes and errors beside the data."""
 
 import json
+import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,11 @@ def _brief(value: Any) -> str:
     return printable(_local_time(value, "%H:%M:%S" if today else "%Y-%m-%d %H:%M"))
 
 
+def program() -> str:
+    """What starts our commands here: `parley`, or the file of a checkout, which needs nothing on the PATH."""
+    return "python3 dev.py" if sys.argv[0].endswith(f"cli{os.sep}__main__.py") else "parley"
+
+
 class Output:
     """Where one command prints."""
 
@@ -195,6 +201,10 @@ class Output:
     def note(self, text: str, style: str = "dim") -> None:
         """Say something beside the result."""
         self.aside.print(Text(printable(text), style=style), soft_wrap=True)
+
+    def hint(self, text: str, command: str) -> None:
+        """Say which command of ours is the next, as this one was started."""
+        self.note(f"{text}: {program()} {command}")
 
     @contextmanager
     def progress(self, text: str) -> "Generator[Progress]":

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import ID, Column, fail, shown, value_at
+from app.cli.output import ID, Column, fail, program, shown, value_at
 from app.cli.session import Attach, Session, at, with_server
 from app.cli.watch import Transcript, wait_for
 
@@ -57,7 +57,7 @@ def run(
     if wait:
         return wait_for(session, run_id)
     session.out.record(made, [Column("task", "id"), Column("run", "latest_run.id"), Column("state", "state")])
-    session.out.note(f"watch it: parley runs tail {run_id}")
+    session.out.hint("watch it", f"runs tail {run_id}")
 
 
 @runs.command("list")
@@ -105,7 +105,7 @@ def explain_run(session: Session, run_id: RunId) -> None:
     session.out.record({name: value for name, value in told.items() if name != "next_action"})
     action = [shown(value_at(told, f"next_action.{part}")) for part in ("what", "command")]
     if any(action):
-        session.out.line("  ".join(action), style="bold")
+        session.out.line("  ".join(action).replace("  parley ", f"  {program()} "), style="bold")
 
 
 @runs.command("tail")
@@ -152,4 +152,4 @@ def retry_run(
     if wait:
         return wait_for(session, made["id"])
     session.out.record(made, LIST)
-    session.out.note(f"watch it: parley runs tail {made['id']}")
+    session.out.hint("watch it", f"runs tail {made['id']}")

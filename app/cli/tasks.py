@@ -185,7 +185,7 @@ def execute_task(session: Session, task_id: TaskId, wait: Wait = False) -> None:
     if wait:
         return wait_for(session, started["id"])
     session.out.record(started, RUNS)
-    session.out.note(f"watch it: parley runs tail {started['id']}")
+    session.out.hint("watch it", f"runs tail {started['id']}")
 
 
 @tasks.command("receipts")

@@ -183,7 +183,7 @@ def wait_for(session: Session, run_id: str) -> None:
                 if said := phrase(event):
                     progress.say(_why_queued(session, run_id) if said == "queued" else said)
     except KeyboardInterrupt:
-        session.out.note(f"it goes on: parley runs tail {run_id}")
+        session.out.hint("it goes on", f"runs tail {run_id}")
         raise
     finish(session, session.client.get(at("runs", run_id)))
 
@@ -203,6 +203,6 @@ def finish(session: Session, run: Json) -> None:
     else:
         why = value_at(run, "error.message") or run.get("reason") or "no reason was recorded"
         session.out.note(f"{run['state']}: {why}", style="red")
-        session.out.note(f"more: parley runs explain {run['id']}")
+        session.out.hint("more", f"runs explain {run['id']}")
     if not completed:
         raise typer.Exit(1)

@@ -72,10 +72,16 @@ async def test_applying_twice_changes_nothing(says: Says, tmp_path: Path) -> Non
 async def test_one_that_is_refused_stops_all(says: Says, tmp_path: Path) -> None:
     (tmp_path / "all.yaml").write_text(f"{REPORTER}---\nname: broken\ntools: [teleport]\n---\nname: x\nnope: 1\n")
     told = (await says("apply", "all.yaml", code=1)).stderr
-    assert "all.yaml: there is no tool 'teleport' in this workspace (field tools.0, unknown_reference)" in told
+    assert "all.yaml: broken: there is no tool 'teleport' in this workspace (field tools.0, unknown_reference)" in told
     assert "there is no field 'nope' here" in told
     assert "2 of 3 agents refused; nothing was stored" in told
     assert "no agent" in (await says("show", "reporter", code=1)).stderr
+
+
+async def test_all_fields_of_a_refused_agent_are_told(says: Says) -> None:
+    told = (await says("apply", "-", code=1, say="name: x\ninstructons: Hi\nlimits: {requests: 0}\n")).stderr
+    assert "standard input: x: instructons: there is no field 'instructons' here: use instructions" in told
+    assert "standard input: x: limits.requests: should be greater than or equal to 1" in told
 
 
 @pytest.mark.parametrize(

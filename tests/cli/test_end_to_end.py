@@ -115,6 +115,10 @@ def chats(parley: Parley) -> None:
 
 def runs(parley: Parley) -> str:
     waited = parley("run", "assistant", "What is 12*12?", "--wait")
+    alone = parley.in_a_process("run", "What is 13*13?", "--wait", "--json")
+    assert "169" in json.loads(alone.stdout)["result"]
+    assert "watch it: python3 dev.py runs tail" in parley.in_a_process("run", "hello").stderr
+    assert "say what it shall do" in parley("run", code=2).stderr
     assert "144" in waited.stdout
     assert "working" in waited.stderr
     run = parley.json("run", "assistant", "What is 11*11?", "--wait")
