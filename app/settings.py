@@ -104,7 +104,8 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = Field(None, description="SMTP password.")
     smtp_from_email: str = Field("parley@localhost", description="Sender address of notifications.")
     smtp_security: Literal["none", "starttls", "tls"] | None = Field(
-        None, description="Transport security; by port when unset."
+        None,
+        description="none, starttls or tls; by port when unset: tls on 465, starttls on 587, else where the server offers it.",
     )
 
     parley_reply_address: str | None = Field(
@@ -136,7 +137,8 @@ class Settings(BaseSettings):
 
     # Search.
     search_provider: Literal["searxng", "tavily", "brave", "duckduckgo"] | None = Field(
-        None, description="Who answers web_search; the tool is not offered when unset."
+        None,
+        description="Who answers web_search: searxng, tavily, brave or duckduckgo; the tool is not offered when unset.",
     )
     searxng_url: str | None = Field(None, description="Base URL of a SearXNG server.")
     tavily_api_key: SecretStr | None = Field(None, description="Key for Tavily.")
@@ -148,7 +150,9 @@ class Settings(BaseSettings):
     )
 
     # The server.
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level logged: DEBUG, INFO, WARNING or ERROR."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="json, console, or auto: console on a terminal."
     )
@@ -164,7 +168,7 @@ class Settings(BaseSettings):
         None, description="Keys that seal secrets, as id:base64 pairs, newest first; made and kept when unset."
     )
     parley_auth: Literal["on", "off"] | None = Field(
-        None, description="Authentication; off by default only when bound to loopback."
+        None, description="Authentication, on or off; off by default only when bound to loopback."
     )
     parley_admin_key: SecretStr | None = Field(None, description="First admin key; made and shown once when unset.")
     parley_pg_bin: Path | None = Field(
@@ -185,7 +189,8 @@ class Settings(BaseSettings):
     )
     parley_breaker_max_seconds: float = Field(120.0, ge=0.05, le=86_400, description="How long it rests at most.")
     parley_egress_allow: str = Field(
-        "", description="host:port or CIDR list that the egress guard lets through, separated by commas."
+        "",
+        description="host:port, or networks such as 10.0.0.0/8 with every port, that the egress guard lets through; separated by commas.",
     )
     parley_extensions: str = Field(
         "", description="Modules of your own that add tools, channels, providers and agents, separated by commas."

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
@@ -69,6 +70,13 @@ def test_copying_the_example_environment_changes_nothing(tmp_path: Path, monkeyp
 def test_every_setting_is_documented() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|-) \| (.+) \|$", page("configuration.md"), re.M)
     assert {name: value for name, value, _ in rows} == defaults()
+
+
+def test_a_setting_of_few_values_names_them() -> None:
+    for name, field in Settings.model_fields.items():
+        kinds = [field.annotation, *get_args(field.annotation)]
+        values = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+        assert [value for value in values if value not in (field.description or "")] == [], name
 
 
 # --- closed and open sets ---------------------------------------------------------------------------

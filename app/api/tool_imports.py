@@ -16,7 +16,7 @@ from app.api.problems import fields_of, misfit
 from app.api.shapes import Body
 from app.api.strict import is_json, read_json, resource
 from app.credentials import rows as credentials
-from app.errors import InvalidRequest, InvalidTool, NotFound, UnknownReference, UnsupportedMediaType
+from app.errors import EgressRefused, InvalidRequest, InvalidTool, NotFound, UnknownReference, UnsupportedMediaType
 from app.models import new_id
 from app.tools import Risk, sources
 from app.tools.openapi import MAX_DOCUMENT_BYTES, Import, check_document, read_document, read_operations
@@ -204,9 +204,12 @@ async def _read(body: ImportBody, caller: Caller) -> Import:
         raise InvalidRequest("either document or url is required", field="document")
     text: bytes | str | dict[str, Any] | None = body.document
     if body.url is not None:
-        answer = await caller.engine.egress.of(caller.workspace_id).fetch(
-            "GET", body.url, timeout_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES, follow_redirects=True
-        )
+        try:
+            answer = await caller.engine.egress.of(caller.workspace_id).fetch(
+                "GET", body.url, timeout_seconds=FETCH_SECONDS, max_bytes=MAX_DOCUMENT_BYTES, follow_redirects=True
+            )
+        except EgressRefused as error:
+            raise EgressRefused(error.detail, field="url") from error
         if answer.status != 200:
             raise InvalidTool(f"url: the server answered {answer.status}", field="url")
         text = answer.body

@@ -345,10 +345,11 @@ async def _execute(name: str, arguments: dict[str, Any], caller: Caller, key: Id
         return await _executed(caller, repeat.uuid)
     try:
         done: Executed = await execute(context, tool, arguments, version=stored.version if stored else None)
-    except InvalidArguments:
+    except InvalidArguments as error:
         async with caller.database.connection() as connection:
             await key.give_back(connection, context.effect_key)
-        raise
+        field = f"arguments.{error.field}" if error.field else "arguments"
+        raise InvalidArguments(error.detail, field=field) from error
     return ExecutedOut(result=done.result, duration_ms=done.duration_ms, error=done.error)
 
 

@@ -17,7 +17,7 @@ import httpcore
 import httpx
 
 from app.egress.names import Names
-from app.egress.policy import Policy, parse_url, port_of, refusal
+from app.egress.policy import Policy, not_listed, parse_url, port_of, refusal
 from app.errors import EgressFailed, EgressRefused, ResponseTooLarge
 from app.settings import Settings
 from app.shares import Shares
@@ -90,7 +90,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         if wrong := [address for address in addresses if not _is_address(address)]:
             raise EgressFailed(f"egress: {host} can't be resolved: {wrong[0]!r} is no address")
         if not all(self._policy.permits(ip_address(address), port) for address in addresses):
-            raise refusal(host, f"a private or reserved address, or port {port}")
+            raise not_listed(host, f"a private or reserved address, or port {port}")
         return addresses
 
 

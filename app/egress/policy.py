@@ -176,7 +176,7 @@ class Policy:
             return parsed
         address = _literal(host)
         if address is not None and not self.permits(address, port):
-            raise refusal(host, f"a private or reserved address, or port {port}")
+            raise not_listed(host, f"a private or reserved address, or port {port}")
         if address is None and not self.networks:
             _check_name(host, port)
         return parsed
@@ -227,14 +227,19 @@ def parse_url(url: str) -> httpx.URL:
 
 def _check_name(host: str, port: int) -> None:
     if _canonical(host).rpartition(".")[2] == "localhost":
-        raise refusal(host, "this machine")
+        raise not_listed(host, "this machine")
     if port not in OPEN_PORTS:
-        raise refusal(host, f"port {port} is not open")
+        raise not_listed(host, f"port {port} is not open")
 
 
 def refusal(host: str, reason: str) -> EgressRefused:
     """The error that says which host was refused and why."""
     return EgressRefused(f"egress: refused {host} ({reason})")
+
+
+def not_listed(host: str, reason: str) -> EgressRefused:
+    """The error for what the operator could let through."""
+    return refusal(host, f"{reason}; PARLEY_EGRESS_ALLOW lets through what it lists")
 
 
 def port_of(url: httpx.URL) -> int:

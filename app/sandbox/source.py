@@ -225,7 +225,8 @@ def _find(tree: ast.Module, name: str | None, async_only: bool) -> Function:
     functions = {node.name: node for node in tree.body if isinstance(node, Function)}
     coroutines = {key: node for key, node in functions.items() if isinstance(node, ast.AsyncFunctionDef)}
     if async_only and not coroutines:
-        raise _refuse(1, "the code must hold a function `async def name(...)` at its top level")
+        hint = "; POST /tools with the kind python takes plain `def`, too" if functions else ""
+        raise _refuse(1, f"the code must hold a function `async def name(...)` at its top level{hint}")
     if not functions:
         raise _refuse(1, "the code must hold a function, `async def name(...)` or `def name(...)`, at its top level")
     if name is not None and (named := (coroutines if async_only else functions).get(name)):

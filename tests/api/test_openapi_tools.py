@@ -266,7 +266,7 @@ async def test_a_document_of_real_size_works_with_every_authentication(
     wrong = await client.post(
         "/tools/shop_createThing7/execute", json={"arguments": {"name": "x", "owner": {"kind": 1}}}
     )
-    assert (wrong.status_code, wrong.json()["field"].partition(".")[0]) == (422, "owner")
+    assert (wrong.status_code, wrong.json()["field"].split(".")[:2]) == (422, ["arguments", "owner"])
 
 
 async def check_calls(client: httpx.AsyncClient, place: str, sent: str) -> None:
@@ -345,3 +345,10 @@ async def test_answers_are_held_to_the_document_only_where_that_is_asked_for(
     assert "does not fit output_schema" in answer["error"]
     there.answers["/v1/thing1/1"] = [(200, {"id": 1, "name": "x"})]
     assert await called(client, "shop_getThing1", id="1") == {"id": 1, "name": "x"}
+
+
+async def test_a_document_that_the_guard_refuses_names_its_field_and_the_setting(client: httpx.AsyncClient) -> None:
+    body = {"name": "shop", "url": "http://127.0.0.1:9999/openapi.json"}
+    refused = (await client.post("/tools/import", json=body)).json()
+    assert (refused["code"], refused["field"]) == ("egress_refused", "url")
+    assert "PARLEY_EGRESS_ALLOW" in refused["detail"]
