@@ -6,7 +6,6 @@ A run that asks is parked in the transaction that inserts its questions; the las
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import indent
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +19,7 @@ from app.messages import Json
 from app.models import new_id
 from app.notifications.deliver import plan_updates
 from app.notifications.text import INVISIBLE, cut_note
+from app.notifications.words import question_of
 from app.runs import WAITING_FOR, Fenced, Inline, answered
 from app.runs import park as park_run
 from app.settings import Settings
@@ -146,12 +146,7 @@ ANSWERS = {
 
 def told(asked: Json) -> str:
     """A listed question as Markdown, and how it is decided."""
-    call = ""
-    if asked["kind"] != "question":
-        # Indented, it is a block of code whatever it holds.
-        arguments = indent(asked["arguments"] + cut_note(asked["left_out"]), "    ")
-        call = f"\n\n`{asked['tool']}` with\n\n{arguments}"
-    return f"{asked['question']}{call}\n\nTo decide: POST {asked['url']} with\n\n    {asked['answer']}"
+    return f"{question_of(asked)}\n\nTo decide: POST {asked['url']} with\n\n    {asked['answer']}"
 
 
 def literal(arguments: Any) -> str:

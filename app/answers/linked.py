@@ -7,17 +7,22 @@ from typing import Any
 from uuid import UUID
 
 from app import audit
-from app.answers.people import DECIDE, people, who_may
 from app.approvals import Decision, decide, shown
 from app.audit import Entry
 from app.db import Database
 from app.errors import InvalidRequest, MissingScope
+from app.notifications.deciders import DECIDE, decider
 from app.notifications.decision_links import DecisionLink
 from app.settings import Settings
 from app.settle import Settled
 
 MAX_SHOWN = 200_000  # Characters of a call's arguments: a page can scroll, but a browser must be able to open it.
 MAX_REASON = 2_000
+
+NOT_YOURS = (
+    f"you may not decide this: your address needs an API key with the scope {DECIDE}, or, where no key names it, a task that "
+    "tells it of `waiting`"
+)
 
 ASKED = """
 select p.id, p.kind, p.tool, p.arguments, p.reason, p.decided_at, p.expires_at, c.title, a.name as agent, d.name as decided_by,
@@ -85,15 +90,15 @@ async def decide_linked(database: Database, settings: Settings, link: DecisionLi
     """Decide as the person whom the link was sent to.
 
     Raises:
-        MissingScope: when that person's keys here do not allow it any more.
+        MissingScope: when that address may not decide it, or not any more.
         AlreadyDecided: it was decided, withdrawn or has expired.
         InvalidRequest: the form does not fit the question.
     """
-    found = await people(database, settings, link.workspace_id, email=link.address)
-    who = who_may(found, DECIDE)
-    if found and who is None:
-        raise MissingScope(f"your API key does not allow it: it needs the scope {DECIDE}", extra={"scope": DECIDE})
-    principal_id, decision = who.id if who else None, replace(decision, by=link.address)
+    of = {"workspace_id": link.workspace_id, "approval_id": link.approval_id}
+    who = await decider(database, settings, **of, address=link.address)
+    if who is None:
+        raise MissingScope(NOT_YOURS, extra={"scope": DECIDE})
+    principal_id, decision = who.principal_id, replace(decision, by=link.address)
     async with database.engine_tx("decide") as connection:
         settled = await decide(connection, link.workspace_id, link.approval_id, decision, principal_id=principal_id)
         action = f"approval.{'approve' if decision.approve else 'deny'}"

@@ -7,10 +7,11 @@ import structlog
 
 from app.answers.files import kept
 from app.answers.mail import Mail
-from app.answers.people import WRITE, people, who_may
+from app.answers.people import WRITE
 from app.answers.quoted import written
 from app.answers.take import Answer, Answered, Door
 from app.db import Database
+from app.identity import people, who_may
 from app.notifications.replies import ReplyTo, find_reply, token_of
 from app.settings import Settings
 

@@ -9,15 +9,16 @@ from uuid import UUID
 from pydantic import BaseModel, Field, ValidationError
 
 from app.answers.files import kept
-from app.answers.people import DECIDE, WRITE, people, slack_email, who_may
+from app.answers.people import WRITE, slack_email
 from app.answers.slack_files import SharedFile, fetch_files
 from app.answers.take import Answer, Answered, Door
 from app.approvals import Decision
 from app.db import Database
 from app.egress import Egress
 from app.errors import MalformedBody
-from app.identity import Principal
+from app.identity import Principal, people, who_may
 from app.messages import Json
+from app.notifications.deciders import DECIDE
 from app.notifications.slack_threads import Thread, find_thread
 from app.settings import Settings
 

@@ -37,7 +37,10 @@ ONCE = "This is said once: further answers that can't be taken get none."
 ANSWERS = "the message answers a question, and such an answer is text"
 NOT_KEPT = "[the file {} was not kept: {}]"
 # Where a call is decided, by the channel that asked.
-DECIDED = {"slack": "Use the buttons below the question.", "email": "Use the link in the mail that asked."}
+DECIDED = {
+    "slack": "Use the buttons below the question.",
+    "email": "Whoever may decide it has a link in the mail that asked.",
+}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from app.models import Task, Workspace, new_id
 from app.notifications import CHANNELS, Notice, NotificationConfig
 from app.notifications.channel import Address, Envelope, Means
 from app.notifications.config import EventName, WorkspaceRules, check_events
+from app.notifications.deciders import decides
 from app.notifications.files import Files
 from app.notifications.notice import RULES
 from app.notifications.plan import message_id
@@ -176,7 +177,8 @@ async def preview(body: PreviewBody, caller: Reader) -> PreviewOut:
             row = await find(session, caller.workspace_id, body.delivery_id)
             notice, address = Notice.of_row(vars(row)), row.address
     files = await Files.of(caller.database, notice)
-    shown = await asyncio.to_thread(previewed, caller.settings, delivery_id, address, notice, files)
+    by_link = await decides(caller.database, caller.settings, notice, address)
+    shown = await asyncio.to_thread(previewed, caller.settings, delivery_id, address, notice, files, decides=by_link)
     return PreviewOut.model_validate(shown, from_attributes=True)
 
 

@@ -23,6 +23,7 @@ from app.models import new_id
 from app.notifications import alerts
 from app.notifications.channel import Channel, Envelope, Means, SendResult
 from app.notifications.config import BURST, DIGEST_SECONDS
+from app.notifications.deciders import decides
 from app.notifications.decision_links import decision_url
 from app.notifications.files import Files
 from app.notifications.mutes import unsubscribe_url
@@ -134,7 +135,7 @@ class Claimed:
         files = await Files.of(database, notice) if row["has_files"] else None
         reply_to = await self._reply_to(database, settings, notice) if self.channel == "email" else None
         link = unsubscribe_url(settings, self.id) if notice.can_be_muted else None
-        links = self._decision_urls(settings, notice) if self.channel == "email" else ()
+        links = await self._decision_urls(database, settings, notice) if self.channel == "email" else ()
         return Envelope(
             row["id"], row["address"], row["message_id"], notice, row["config"], files, reply_to, link, links
         )
@@ -150,8 +151,11 @@ class Claimed:
             recipient=self.row["address"],
         )
 
-    def _decision_urls(self, settings: Settings, notice: Notice) -> tuple[str, ...]:
+    async def _decision_urls(self, database: Database, settings: Settings, notice: Notice) -> tuple[str, ...]:
+        """The links of a mail that asks; none for whom nobody has named to decide."""
         workspace_id, address = notice.workspace_id, self.row["address"]
+        if not await decides(database, settings, notice, address):
+            return ()
         return tuple(
             decision_url(settings, workspace_id=workspace_id, approval_id=UUID(each["id"]), address=address)
             for each in notice.asked

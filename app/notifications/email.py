@@ -112,6 +112,7 @@ def compose(envelope: Envelope, sender: str, contents: Mapping[UUID, bytes] | No
         message["X-Parley-Event"] = notice.event
         if notice.conversation_id is not None:
             message["X-Parley-Conversation"] = str(notice.conversation_id)
+        if notice.run_id is not None:
             message["X-Parley-Run"] = str(notice.run_id)
     except ValueError as error:
         raise DeliveryRefused(f"the mail can't be addressed: {one_line(str(error), 200)}") from error

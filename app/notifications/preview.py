@@ -33,8 +33,10 @@ class Preview:
     payload: dict[str, Any]
 
 
-def previewed(settings: Settings, delivery_id: UUID, address: str, notice: Notice, files: Files) -> Preview:
-    """What would be sent to an address now."""
+def previewed(
+    settings: Settings, delivery_id: UUID, address: str, notice: Notice, files: Files, *, decides: bool
+) -> Preview:
+    """What would be sent to an address now, who decides its questions or does not."""
     base, local = settings.base_url, (settings.parley_reply_address or "").rpartition("@")
     envelope = Envelope(
         delivery_id,
@@ -44,7 +46,7 @@ def previewed(settings: Settings, delivery_id: UUID, address: str, notice: Notic
         files=files,
         reply_to=f"{local[0]}+{TOKEN}@{local[2]}" if local[0] and notice.can_be_answered else None,
         unsubscribe_url=f"{base}{UNSUBSCRIBE}{TOKEN}" if notice.can_be_muted else None,
-        decision_urls=tuple(f"{base}{DECISIONS}{TOKEN}" for _ in notice.asked),
+        decision_urls=tuple(f"{base}{DECISIONS}{TOKEN}" for _ in notice.asked if decides),
     )
     by_app = settings.slack_bot_token is not None and not address.startswith(WEBHOOK)
     blocks = render_slack(

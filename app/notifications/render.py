@@ -1,7 +1,7 @@
 """A notice as a mail: HTML and plain text from the templates."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC
 from functools import cache
 from typing import Any
@@ -13,10 +13,13 @@ from markupsafe import Markup
 from app.notifications.files import File
 from app.notifications.notice import OUTCOMES, Notice
 from app.notifications.text import one_line, plain, safe_html
-from app.notifications.words import answering, body_of, headline, in_plain, signature, why
+from app.notifications.words import answering, body_of, elsewhere, headline, in_plain, question_of, signature, why
 
 MAX_SUBJECT = 150
 BY_MAIL = "To answer, reply to this mail: your words reach the conversation, and its answer comes back in this thread."
+BY_LINK = "Decide by the link; a reply to this mail does not decide."
+BY_LINK_OR_MAIL = "Decide about the call by the link; a reply to this mail answers the question."
+NOT_BY_MAIL = "A reply to this mail does not decide."
 ENDS = OUTCOMES - {"waiting"}
 
 
@@ -44,15 +47,19 @@ def render_mail(
         files: Shown as links.
         mute_url: Where its receiver unsubscribes.
         by_mail: Whether an answer to the mail reaches the conversation.
-        decision_urls: Where its questions are decided, in their order.
+        decision_urls: Where its questions are decided, in their order; none for whom they are not to be decided by.
     """
+    if notice.asked:
+        notice = replace(notice, text=_asked(notice, decides=bool(decision_urls), by_mail=by_mail))
     body = body_of(notice)
     words: dict[str, Any] = _words(notice) | {
         "files": files,
         "mute_url": mute_url,
         "decisions": _decisions(notice, decision_urls),
     }
-    if by_mail:
+    if any(_is_call(each) for each in notice.asked):
+        words["answering"] = _deciding(notice, decides=bool(decision_urls), by_mail=by_mail)
+    elif by_mail:
         words["answering"] = BY_MAIL
     text = _templates().get_template("notice.txt.j2").render(words, body=plain(body_of(notice, in_plain)))
     html = _templates().get_template("notice.html.j2").render(words, body=Markup(safe_html(body)))  # noqa: S704 - sanitised
@@ -63,6 +70,25 @@ def _subject(notice: Notice) -> str:
     """Of an answer to a mail: that mail's, so that both stand in one thread."""
     subject = one_line(str((notice.thread or {}).get("subject") or ""), MAX_SUBJECT)
     return subject if not subject or subject.lower().startswith("re:") else f"Re: {subject}"
+
+
+def _is_call(asked: Mapping[str, Any]) -> bool:
+    """Whether it is about a call, which is decided, rather than a question, which words answer."""
+    return asked["kind"] != "question"
+
+
+def _asked(notice: Notice, *, decides: bool, by_mail: bool) -> str:
+    """The questions as one sees them who decides, or may answer; POST lines are for programs."""
+    told = [question_of(each) if decides or not _is_call(each) else elsewhere(each) for each in notice.asked]
+    waits = [] if decides or by_mail else ["This waits for somebody else."]
+    return "\n\n".join([*told, *waits])
+
+
+def _deciding(notice: Notice, *, decides: bool, by_mail: bool) -> str:
+    """How calls are decided."""
+    if not decides:
+        return NOT_BY_MAIL
+    return BY_LINK if not by_mail or all(map(_is_call, notice.asked)) else BY_LINK_OR_MAIL
 
 
 def _decisions(notice: Notice, urls: Sequence[str]) -> list[tuple[str, str]]:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from textwrap import indent
 from typing import Any
 
 from app.notifications.config import EventName
 from app.notifications.notice import MAX_TEXT, Notice
-from app.notifications.text import one_line
+from app.notifications.text import cut_note, one_line
 
 Line = Callable[[Mapping[str, Any]], str]
 MARKUP = re.compile(r"[\\`*_{}\[\]()<>#!|~]")
@@ -51,6 +52,20 @@ def body_of(notice: Notice, line: Line = in_markdown) -> str:
     if len(text) > MAX_TEXT:
         text = f"{text[:MAX_TEXT].rstrip()}…\n\n(The rest is in the conversation.)"
     return "\n\n".join(part for part in (notice.error, text) if part)
+
+
+def question_of(asked: Mapping[str, Any]) -> str:
+    """A question that a run waits for, as Markdown, with the call that it is about."""
+    if asked["kind"] == "question":
+        return asked["question"]
+    # Indented, it is a block of code whatever it holds.
+    arguments = indent(asked["arguments"] + cut_note(asked["left_out"]), "    ")
+    return f"{asked['question']}\n\n`{asked['tool']}` with\n\n{arguments}"
+
+
+def elsewhere(asked: Mapping[str, Any]) -> str:
+    """What somebody hears of a question about a call who may not decide it."""
+    return f"A call of `{asked['tool']}` waits for approval by somebody else."
 
 
 def when(entry: Mapping[str, Any]) -> str:

@@ -1,13 +1,21 @@
 """A question is decided by the link of a mail: opening it decides nothing, the form does, once."""
 
 import asyncio
+from email.message import EmailMessage
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.models.function import AgentInfo
 
+from app.db import DEFAULT_WORKSPACE
+from app.notifications.decision_links import decision_url
 from app.settings import Settings
-from tests.answers.conftest import Office, links_of
+from tests.answers.conftest import Office, body_of, last_words, links_of, reply_to
+from tests.engine import World, scripted
+from tests.executor.test_turns import calls
 from tests.notifications.servers import MailServer
 
 BOSS = "boss@example.com"
@@ -118,13 +126,79 @@ async def test_arguments_are_shown_whole_or_not_approved(office: Office, mail_se
 
 
 async def test_a_principal_who_lost_the_scope_decides_nothing(office: Office, mail_server: MailServer) -> None:
-    await office.person("approvals:read", email=BOSS)
     link, approval = await asked(office, mail_server)
+    await office.person("approvals:read", email=BOSS)
     assert (await decide(office, link, action="approve")).status_code == 403
     assert await state(office, approval) == "pending"
     principal = await office.person("approvals:write", email=BOSS)
     assert (await decide(office, link, action="approve")).status_code == 200
     assert await office.database.fetchval("select decided_by from approvals") == principal
+
+
+CUSTOMER = "customer@outside.test"
+
+
+async def asked_by_customer(office: Office, server: MailServer, **told: Any) -> tuple[EmailMessage, dict[str, Any]]:
+    """A report's mail was answered, the answer's run asks, and this is what the one who answered hears; the approval."""
+    config = {"channels": ["email"], "email_address": CUSTOMER, "on": ["completed"]} | told
+    await office.post("/tasks", task_type="delegation", prompt="Go.", agent="wary", notification_config=config)
+    await office.settled()
+    taken = await office.mail_in(reply_to(server.mails[-1], "Now notify them."))
+    assert taken.json()["outcome"] == "message", taken.text
+    await office.settled()
+    (approval,) = (await office.get("/approvals"))["items"]
+    return server.mails[-1], approval
+
+
+def wary(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+    """Reports; asked once more, calls a tool that asks first."""
+    del info
+    if last_words(messages) == "Go.":
+        return ModelResponse(parts=[TextPart("Revenue was 42.")])
+    if any(part.part_kind == "tool-return" for part in messages[-1].parts):
+        return ModelResponse(parts=[TextPart("Done.")])
+    return calls(("notify", {"text": "Hello", "channel": "email"}))
+
+
+@pytest.fixture
+async def reports(world: World, office: Office) -> None:
+    await world.agent("wary", model=scripted("wary", wary), tools=["notify"], approval={"notify": "ask"})
+
+
+@pytest.mark.usefixtures("reports")
+async def test_who_was_only_sent_reports_decides_nothing(office: Office, mail_server: MailServer) -> None:
+    mail, approval = await asked_by_customer(office, mail_server)
+    assert mail["To"] == CUSTOMER
+    assert links_of(mail, "/decisions/") == []
+    assert "A call of `notify` waits for approval by somebody else." in body_of(mail)
+    assert "/decision" not in str(mail.get_body(("html",)))
+    forged = decision_url(
+        office.settings, workspace_id=DEFAULT_WORKSPACE, approval_id=UUID(approval["id"]), address=CUSTOMER
+    )
+    refused = await decide(office, forged.removeprefix(office.settings.base_url), action="approve")
+    assert (refused.status_code, "you may not decide this" in refused.text) == (403, True)
+    assert await state(office, approval) == "pending"
+
+
+@pytest.mark.usefixtures("reports")
+@pytest.mark.parametrize("by", ["waiting", "scope"])
+async def test_whom_the_task_or_a_key_names_decides(office: Office, mail_server: MailServer, by: str) -> None:
+    if by == "scope":
+        await office.person("approvals:write", "conversations:write", email=CUSTOMER)
+    told = {"on": ["completed", "waiting"]} if by == "waiting" else {}
+    mail, approval = await asked_by_customer(office, mail_server, **told)
+    (link,) = links_of(mail, "/decisions/")
+    assert "Decide by the link; a reply to this mail does not decide." in body_of(mail)
+    assert (await decide(office, link, action="deny")).status_code == 200
+    assert await state(office, approval) == "denied"
+
+
+async def test_a_link_is_worth_what_its_address_may_do_now(office: Office, mail_server: MailServer) -> None:
+    link, approval = await asked(office, mail_server)
+    others = {"channels": ["email"], "email_address": BOSS, "on": ["failed"]}
+    await office.database.execute("update tasks set notification_config = $1", others)
+    assert (await decide(office, link, action="approve")).status_code == 403
+    assert await state(office, approval) == "pending"
 
 
 async def test_changed_cut_and_foreign_links_are_none(

@@ -141,7 +141,7 @@ async def test_words_to_a_call_wait_and_say_so_once(office: Office, mail_server:
             await asyncio.sleep(0.02)
     _, note = mail_server.mails
     assert "It is answered when this is decided" in body_of(note)
-    assert "Use the link in the mail that asked." in body_of(note)
+    assert "Whoever may decide it has a link in the mail that asked." in body_of(note)
     assert note["In-Reply-To"].startswith("<")
     assert note["Reply-To"] == mail["Reply-To"]
     assert await states(office) == [("notify", "pending")]

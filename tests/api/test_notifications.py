@@ -118,11 +118,14 @@ async def test_a_preview_of_a_delivery_is_as_safe_as_its_mail(client: httpx.Asyn
     assert missing.status_code == 404
 
 
+KNOWN = "insert into principals (id, workspace_id, kind, name, email) values ($1, $2, 'key', 'boss', $3)"
 LIVE = re.compile(r"(/decisions/|/unsubscribe/|[+])[A-Za-z0-9_-]{20,}")
 
 
-@pytest.mark.parametrize("event", ["run.waiting", "run.completed"])
-async def test_a_preview_is_what_is_sent_but_for_the_tokens(settings: Settings, database: Database, event: str) -> None:
+@pytest.mark.parametrize(("event", "decides"), [("run.waiting", True), ("run.waiting", False), ("run.completed", True)])
+async def test_a_preview_is_what_is_sent_but_for_the_tokens(
+    settings: Settings, database: Database, event: str, decides: bool
+) -> None:
     settings = settings.model_copy(update={"parley_reply_address": "reply@example.org"})
     asked = {"id": str(new_id()), "kind": "tool", "tool": "send_mail", "question": "May this be called?"}
     asked |= {"arguments": "{}", "left_out": 0, "url": "http://localhost:8000/approvals/1/decision", "answer": "{}"}
@@ -130,6 +133,8 @@ async def test_a_preview_is_what_is_sent_but_for_the_tokens(settings: Settings, 
         questions = (asked,) if event == "run.waiting" else ()
         delivery = await a_delivery(database, client, "pending", event=event, text="Well?", asked=questions)
         await with_a_file(client, database, delivery)
+        if decides:
+            await database.execute(KNOWN, new_id(), DEFAULT_WORKSPACE, MAIL["email_address"])
         shown = (await client.post("/notifications/preview", json={"delivery_id": delivery})).json()
         await Sender(database, engine.means).send_due()
     [path] = await asyncio.to_thread(lambda: list((settings.parley_home / "outbox").glob("*.eml")))
@@ -137,9 +142,12 @@ async def test_a_preview_is_what_is_sent_but_for_the_tokens(settings: Settings, 
     for kind, form in (("plain", "text"), ("html", "html")):
         sent = mail.get_body((kind,)).get_content()  # type: ignore[union-attr]
         assert LIVE.sub(r"\1TOKEN", sent).split() == shown[form].split()
-    assert "reply to this mail" in shown["text"]
+    assert "reply to this mail" in shown["text"].lower()
     assert "/unsubscribe/TOKEN" in shown["text"]
-    assert ("/decisions/TOKEN" in shown["text"], "report.csv" in shown["text"]) == (bool(questions), not questions)
+    assert ("/decisions/TOKEN" in shown["text"], "report.csv" in shown["text"]) == (
+        bool(questions) and decides,
+        not questions,
+    )
     assert not LIVE.search(str(shown))
 
 

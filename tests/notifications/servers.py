@@ -56,6 +56,7 @@ class MailServer:
     replies: list[str] = field(default_factory=list)
     recipient_reply: str = "250 ok"
     mails: list[EmailMessage] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
     envelopes: list[tuple[str, list[str]]] = field(default_factory=list)
     port: int = 0
     _server: asyncio.Server | None = None
@@ -87,6 +88,7 @@ class MailServer:
         if reply.startswith("2"):
             mail = message_from_bytes(cast("bytes", envelope.content), policy=policy.default)
             self.mails.append(cast("EmailMessage", mail))
+            self.raw.append(cast("bytes", envelope.content))
             self.envelopes.append((envelope.mail_from or "", list(envelope.rcpt_tos)))
         return reply
 

@@ -245,3 +245,32 @@ def test_ids_and_urls_stand_as_they_are_however_long() -> None:
     assert f"\r\nList-Unsubscribe: <{link}>\r\n".encode() in raw
     assert f"\r\nIn-Reply-To: {answered}\r\n".encode() in raw
     assert f"\r\nReferences: <{CONVERSATION}@parley.example.com>\r\n {answered}\r\n".encode() in raw
+
+
+async def test_a_server_gets_ids_and_urls_as_they_are(means: MakeMeans, server: MailServer, tmp_path: Path) -> None:
+    """Whoever hands a mail over writes it anew."""
+    link, answered = f"https://parley.example.com/unsubscribe/{'A' * 300}", f"<{'B' * 300}@mail.example.com>"
+    address, reply_to = f"{'c' * 64}@{'.'.join(['d' * 60] * 3)}.eu", f"reply+{'e' * 26}@{'.'.join(['f' * 60] * 3)}.eu"
+    notice = replace(make_notice(), thread={"in_reply_to": answered})
+    own = f"<{'0' * 36}@{'.'.join(['g' * 60] * 3)}.eu>"
+    envelope = replace(make_envelope(notice, address, reply_to=reply_to, unsubscribe_url=link), message_id=own)
+    await by(means, server).send(envelope)
+    await EmailChannel(means()).send(envelope)
+    (name,) = seen(tmp_path / "outbox")
+    for raw in (server.raw[0], (tmp_path / "outbox" / name).read_bytes()):
+        head = raw.partition(b"\r\n\r\n")[0].decode("ascii")
+        unfolded = head.replace("\r\n ", " ").split("\r\n")
+        assert f"List-Unsubscribe: <{link}>" in unfolded
+        assert f"In-Reply-To: {answered}" in unfolded
+        assert f"References: <{CONVERSATION}@{own.rpartition('@')[2]} {answered}" in unfolded
+        assert f"Message-ID: {own}" in [" ".join(line.split()) for line in unfolded]
+        assert f"To: {address}" in [" ".join(line.split()) for line in unfolded]
+        assert f"Reply-To: {reply_to}" in [" ".join(line.split()) for line in unfolded]
+        assert f"X-Parley-Run: {notice.run_id}" in unfolded
+        assert "=?" not in head
+
+
+async def test_a_mail_about_no_run_names_none(means: MakeMeans, server: MailServer) -> None:
+    await by(means, server).send(make_envelope(make_notice(run_id=None)))
+    assert b"X-Parley-Conversation: " in server.raw[0]
+    assert b"X-Parley-Run" not in server.raw[0]

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,61 @@ def test_text_is_made_safe() -> None:
 )
 def test_slack_gets_code_as_it_is_and_the_words_of_images(text: str, shown: str) -> None:
     assert mrkdwn(text, 3000) == shown
+
+
+# --- questions ---------------------------------------------------------------------------------------------
+
+URL = "https://parley.example.com/decisions/x"
+CALL = {
+    "id": "1",
+    "kind": "tool",
+    "tool": "send_money",
+    "question": "May this be called?",
+    "arguments": '{"to": "eve"}',
+    "left_out": 0,
+    "url": "https://parley.example.com/approvals/1/decision",
+    "answer": '{"decision": "approve"}',
+}
+QUESTION = CALL | {"kind": "question", "tool": "ask_person", "question": "Which city?", "arguments": ""}
+REPLYING = "To answer, reply to this mail"
+
+
+def asks(*asked: dict[str, Any], links: bool = True, by_mail: bool = True) -> str:
+    """The plain part of a mail that asks; the HTML says the same."""
+    notice = make_notice(event="run.waiting", text="To decide: POST https://x/decision", asked=asked)
+    mail = render_mail(notice, by_mail=by_mail, decision_urls=[URL] * len(asked) if links else ())
+    assert "POST" not in mail.text.partition("\n--\n")[0]
+    assert "approvals/1/decision" not in mail.text + mail.html
+    assert (URL in mail.text, URL in mail.html) == (links, links)
+    for said in ("a reply to this mail does not decide", "send_money", "Which city?", REPLYING):
+        assert (said in mail.text) == (said in mail.html), said
+    return mail.text
+
+
+def test_a_call_is_decided_by_its_link_and_by_no_reply() -> None:
+    for asked in (CALL, CALL | {"kind": "effect"}):
+        said = asks(asked)
+        assert '{"to": "eve"}' in said
+        assert "Decide by the link; a reply to this mail does not decide." in said
+        assert REPLYING not in said
+
+
+def test_a_question_is_answered_by_replying() -> None:
+    said = asks(QUESTION)
+    assert "Which city?" in said
+    assert REPLYING in said
+    assert REPLYING not in asks(QUESTION, by_mail=False)
+
+
+def test_of_both_a_mail_says_which_is_which() -> None:
+    assert "by the link; a reply to this mail answers the question." in asks(CALL, QUESTION)
+    assert "a reply to this mail does not decide." in asks(CALL, QUESTION, by_mail=False)
+
+
+def test_who_may_not_decide_sees_no_call_and_no_link() -> None:
+    said = asks(CALL, QUESTION, links=False)
+    assert "A call of `send_money` waits for approval by somebody else." in said
+    assert "Which city?" in said
+    assert "eve" not in said
+    assert REPLYING not in said
+    assert "This waits for somebody else." in asks(QUESTION, links=False, by_mail=False)
