@@ -82,7 +82,7 @@ class AnswerOut(BaseModel):
     conversation_id: UUID
     created_at: datetime
     channel: Literal["email", "slack"]
-    sender: str = Field(description="The address, or the Slack id.")
+    sender: str = Field(description="The address, or the Slack id; `unknown` for a mail from none, or from several.")
     outcome: Literal["message", "decision", "refused"]
     reason: str | None = Field(description="Why it was refused.")
     told: bool = Field(description="Whether its sender was told so: once per conversation.")
