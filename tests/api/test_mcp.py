@@ -63,7 +63,7 @@ async def test_a_server_becomes_working_tools(client: httpx.AsyncClient, there: 
     assert "fail" in (await called(client, "fail", text="why"))["error"]
     assert (await called(client, "steps"))["result"] == "done"
     wrong = await client.post("/tools/things_add/execute", json={"arguments": {"a": 1, "b": "x"}})
-    assert (wrong.status_code, wrong.json()["field"]) == (422, "b")
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "arguments.b")
     [source] = (await client.get("/tool-sources")).json()["items"]
     assert (source["name"], source["kind"], source["tools"], source["error"]) == ("things", "mcp", len(ALL), None)
     assert source["next_read_at"] > source["read_at"]
