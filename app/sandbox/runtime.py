@@ -126,6 +126,7 @@ class _Pool:
     async def aclose(self) -> None:
         """End what is running and close the workers."""
         monty, self._monty = self._monty, None
+        self._opening = asyncio.Lock()  # Of the next life, which another event loop may give it.
         for pid in self._turns.values():
             _kill(pid)
         if self._turns:
