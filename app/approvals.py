@@ -4,6 +4,8 @@ A run that asks is parked in the transaction that inserts its questions; the las
 """
 
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +20,7 @@ from app.events import EventType, NewEvent, append
 from app.messages import Json
 from app.models import new_id
 from app.notifications.deliver import plan_updates
-from app.notifications.text import INVISIBLE, cut_note
+from app.notifications.text import cut_note
 from app.notifications.words import question_of
 from app.runs import WAITING_FOR, Fenced, Inline, answered
 from app.runs import park as park_run
@@ -132,6 +134,10 @@ def _required(approval_id: UUID, question: NewApproval) -> NewEvent:
 
 MAX_SHOWN = 2_000  # Characters of a call's arguments in a message; the page of a mail's link shows them whole.
 
+UNUSUAL = re.compile(r"[^\n -~]")
+# Of Unicode's letters, marks and signs those that show nothing: fillers, an empty pattern of Braille, joiners, variation selectors.
+BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
 QUESTIONS = {
     "tool": "May this be called?",
     "effect": "Whether this interrupted call took effect is not known. Did it happen?",
@@ -154,8 +160,12 @@ def literal(arguments: Any) -> str:
 
     What could not be seen, or would reorder what is read, is written as an escape.
     """
-    text = json.dumps(arguments, ensure_ascii=False, indent=2)
-    return INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return UNUSUAL.sub(_as_seen, json.dumps(arguments, ensure_ascii=False, indent=2))
+
+
+def _as_seen(found: re.Match[str]) -> str:
+    hidden = unicodedata.category(found[0])[0] in "CZ" or BLANK.fullmatch(found[0])
+    return json.dumps(found[0])[1:-1] if hidden else found[0]
 
 
 def shown(arguments: Any, limit: int) -> tuple[str, int]:

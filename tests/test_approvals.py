@@ -1,6 +1,7 @@
 """Approvals below the API: what two transactions at once must not do to each other."""
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -69,6 +70,14 @@ def test_a_message_says_how_much_of_the_arguments_it_leaves_out(kind: Any, setti
     whole = as_told(new_id(), replace(question(0), kind=kind, arguments={"text": "x" * 1_000}), settings)
     assert ("cut:" in told(whole), whole["left_out"]) == (False, 0)
     assert f"POST {whole['url']} with" in told(whole)
+
+
+@pytest.mark.parametrize("hidden", "\u200b\u00ad\u061c\u2028\u2060\u180e\ufeff\u3164\u2800\ufe0f\u00a0\U000e0041\x7f")
+def test_what_can_not_be_seen_is_shown_as_an_escape(hidden: str) -> None:
+    text, _ = shown({"to": f"a{hidden}b", "by": "Zoë 東京 😀"}, 1_000)
+    assert hidden not in text
+    assert json.loads(text) == {"to": f"a{hidden}b", "by": "Zoë 東京 😀"}
+    assert "Zoë 東京 😀" in text
 
 
 def test_what_would_reorder_the_arguments_is_shown_as_an_escape() -> None:

@@ -54,8 +54,13 @@ def addresses_in(header: str) -> list[str]:
 
 def dmarc_results(headers: Headers) -> tuple[str, ...]:
     """The results in the headers `Authentication-Results`, in lower case; "" for a header without one."""
-    said = [DMARC.findall(_plain(value)) or [""] for value in headers.get("authentication-results", [])]
-    return tuple(result for results in said for result in results)
+    return tuple(result for value in headers.get("authentication-results", []) for result in _results(value))
+
+
+def _results(value: str) -> list[str]:
+    """Those of one header. A failure counts wherever it stands: what is quoted may begin where a sender wanted it to."""
+    said = DMARC.findall(_plain(value)) or [""]
+    return [*said, *(result for result in DMARC.findall(value.lower()) if result != "pass")]
 
 
 def why_automatic(headers: Headers, sender: str | None, envelope_from: str | None) -> str | None:

@@ -15,10 +15,9 @@ from app.settings import Settings
 
 DECIDE = "approvals:write"
 
-# A run that answers a mail has no task of its own: its conversation's counts.
+# A run that answers a mail has no task: what it asks is decided by somebody with a key.
 RULES = """
-select t.notification_config from approvals p join runs r on r.id = p.run_id
-join conversations c on c.id = p.conversation_id join tasks t on t.id = coalesce(r.task_id, c.task_id)
+select t.notification_config from approvals p join runs r on r.id = p.run_id join tasks t on t.id = r.task_id
 where p.id = $1 and p.workspace_id = $2
 """
 
@@ -36,7 +35,7 @@ async def decider(
     """Who decides a question at a mail address; None where nobody may.
 
     Whose address keys name needs one with the scope `approvals:write`. Of others the task's `notification_config` has to say that
-    their address is told of `waiting`.
+    their address is told of `waiting`, and the task itself has to have started the run: not an answer to its report.
     """
     if found := await people(database, settings, workspace_id, email=address):
         who = who_may(found, DECIDE)

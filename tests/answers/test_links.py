@@ -166,8 +166,11 @@ async def reports(world: World, office: Office) -> None:
 
 
 @pytest.mark.usefixtures("reports")
-async def test_who_was_only_sent_reports_decides_nothing(office: Office, mail_server: MailServer) -> None:
-    mail, approval = await asked_by_customer(office, mail_server)
+@pytest.mark.parametrize("told", [{}, {"on": ["completed", "waiting"]}], ids=["reports", "questions too"])
+async def test_nobody_without_a_key_decides_what_their_own_words_led_to(
+    office: Office, mail_server: MailServer, told: dict[str, Any]
+) -> None:
+    mail, approval = await asked_by_customer(office, mail_server, **told)
     assert mail["To"] == CUSTOMER
     assert links_of(mail, "/decisions/") == []
     assert "A call of `notify` waits for approval by somebody else." in body_of(mail)
@@ -181,12 +184,9 @@ async def test_who_was_only_sent_reports_decides_nothing(office: Office, mail_se
 
 
 @pytest.mark.usefixtures("reports")
-@pytest.mark.parametrize("by", ["waiting", "scope"])
-async def test_whom_the_task_or_a_key_names_decides(office: Office, mail_server: MailServer, by: str) -> None:
-    if by == "scope":
-        await office.person("approvals:write", "conversations:write", email=CUSTOMER)
-    told = {"on": ["completed", "waiting"]} if by == "waiting" else {}
-    mail, approval = await asked_by_customer(office, mail_server, **told)
+async def test_whom_a_key_names_decides(office: Office, mail_server: MailServer) -> None:
+    await office.person("approvals:write", "conversations:write", email=CUSTOMER)
+    mail, approval = await asked_by_customer(office, mail_server)
     (link,) = links_of(mail, "/decisions/")
     assert "Decide by the link; a reply to this mail does not decide." in body_of(mail)
     assert (await decide(office, link, action="deny")).status_code == 200
