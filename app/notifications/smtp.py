@@ -89,8 +89,8 @@ class Smtp:
         except (aiosmtplib.SMTPException, OSError):
             line.client.close()
             return None
-        except BaseException:
-            line.client.close()
+        except asyncio.CancelledError:
+            line.client.close()  # Nobody would hear the answer.
             raise
         return line
 
@@ -104,7 +104,7 @@ class Smtp:
         except aiosmtplib.SMTPResponseException:
             self._leave(line)
             raise
-        except BaseException:  # Without an answer nobody knows where the two stand.
+        except (Exception, asyncio.CancelledError):  # Without an answer nobody knows where the two stand.
             line.client.close()
             raise
         line.mails += 1
